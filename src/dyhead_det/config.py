@@ -1,0 +1,390 @@
+"""One run as frozen, typed sections; every default of the project stands here.
+
+The sections follow the YAML file: seed, data, model, optim, schedule, train, eval.
+"""
+
+import difflib
+import json
+import re
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+BODY_NAMES = (
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "resnext50_32x4d",
+    "resnext101_64x4d",
+    "mobilenet_v3_large",
+    "efficientnet_b0",
+    "efficientnet_b1",
+    "efficientnet_b2",
+    "efficientnet_b3",
+    "convnext_tiny",
+    "swin_t",
+    "swin_s",
+    "swin_b",
+    "swin_b_w12",
+    "swin_l_w12",
+)
+
+BOTTLENECK_BODY_NAMES = (
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "resnext50_32x4d",
+    "resnext101_64x4d",
+)
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+NaturalNumber = Annotated[int, Field(ge=0)]
+Triple = tuple[float, float, float]
+
+
+AnySection = TypeVar("AnySection", bound="Section")
+
+
+class Section(BaseModel):
+    """A frozen section: unknown keys are errors and nothing is converted silently."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class SplitConfig(Section):
+    """One part of a data set, as paths relative to `data.root`."""
+
+    annotations: str
+    images: str
+
+
+class DatasetConfig(SplitConfig):
+    """A data set by itself: what `eval --data` reads."""
+
+    root: str = "."
+
+
+class AugmentConfig(Section):
+    """What happens to training images besides the detector's own resizing (`model.input`)."""
+
+    horizontal_flip: Fraction = 0.5
+    vertical_flip: Fraction = 0.0
+    photometric: bool = False
+    large_scale_jitter: tuple[Positive, Positive] | None = None
+
+
+class DataConfig(Section):
+    """Where the data lie and how they are read."""
+
+    root: str = "."
+    train: SplitConfig
+    val: SplitConfig | None = None
+    empty_images: Literal["keep", "drop"] = "keep"
+    broken_images: Literal["error", "skip"] = "error"
+    num_workers: NaturalNumber = 2
+    augment: AugmentConfig = AugmentConfig()
+
+
+class InputConfig(Section):
+    """How the detector resizes and normalises, once, in training and at test time."""
+
+    short_edge: Count = 800
+    long_edge: Count = 1333
+    multi_scale: tuple[Count, ...] = ()
+    mean: Triple = (0.485, 0.456, 0.406)
+    std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
+    resize: Literal["auto", "cv2"] = "auto"
+    pad_to_multiple: Count | None = None
+
+    @model_validator(mode="after")
+    def _test_size_is_a_training_size(self) -> "InputConfig":
+        if self.multi_scale and self.short_edge not in self.multi_scale:
+            msg = f"multi_scale: must hold short_edge {self.short_edge}, the size at test time"
+            raise ValueError(msg)
+        return self
+
+
+class BodyConfig(Section):
+    """The image classifier whose stages C2..C5 feed the pyramid."""
+
+    name: str = "resnet50"
+    weights: str = "imagenet"
+    frozen_stages: Annotated[int, Field(ge=0, le=4)] = 0
+    norm: Literal["frozen", "normal"] = "frozen"
+    stride_in_1x1: bool = False
+
+    @field_validator("name")
+    @classmethod
+    def _known_name(cls, name: str) -> str:
+        if name in BODY_NAMES or re.fullmatch(r"timm/\S+", name):
+            return name
+        msg = f"{did_you_mean(name, BODY_NAMES)}one of {', '.join(BODY_NAMES)}, timm/<model>"
+        raise ValueError(msg)
+
+    @model_validator(mode="after")
+    def _stride_has_a_place(self) -> "BodyConfig":
+        if self.stride_in_1x1 and self.name not in BOTTLENECK_BODY_NAMES:
+            msg = f"stride_in_1x1: only for {', '.join(BOTTLENECK_BODY_NAMES)}, not {self.name}"
+            raise ValueError(msg)
+        return self
+
+
+class DyHeadConfig(Section):
+    """The dynamic head on the pyramid; `dyhead: null` gives the plain torchvision detector."""
+
+    scheme: Literal["levels", "stacked"] = "levels"
+    num_blocks: Count = 6
+    attention: tuple[Literal["scale", "spatial", "task"], ...] = ("scale", "spatial", "task")
+    spatial: Literal["deform", "conv"] = "deform"
+    dynamic_relu: Literal["channel", "shared"] = "channel"
+    coarse_offsets: Literal["resized", "flattened", "cropped"] = "resized"
+    zero_init_offsets: bool = True
+    residual: bool = True
+    residual_scale: float = 0.01
+    deform_backend: Literal["auto", "torchvision", "gather", "reference"] = "auto"
+
+    @model_validator(mode="after")
+    def _scheme_has_the_options(self) -> "DyHeadConfig":
+        if not self.attention or len(set(self.attention)) < len(self.attention):
+            msg = (
+                f"attention: one or more of scale, spatial, task, none twice, got "
+                f"{list(self.attention)}; `dyhead: null` leaves out all"
+            )
+            raise ValueError(msg)
+        if self.scheme == "stacked" and self.coarse_offsets != "resized":
+            msg = (
+                f"coarse_offsets: {self.coarse_offsets} is a rule of `scheme: levels`; in the "
+                "stacked scheme all levels have the same offsets"
+            )
+            raise ValueError(msg)
+        if self.scheme == "levels":
+            for name in ("attention", "spatial", "dynamic_relu"):
+                default = type(self).model_fields[name].default
+                if getattr(self, name) != default:
+                    msg = f"{name}: can be chosen with `scheme: stacked` only"
+                    raise ValueError(msg)
+        return self
+
+
+class FasterRCNNConfig(Section):
+    """Torchvision's FasterRCNN; the keys are its keywords, the defaults its defaults."""
+
+    name: Literal["fasterrcnn"]
+    anchor_sizes: tuple[tuple[Positive, ...], ...] = ((32,), (64,), (128,), (256,), (512,))
+    anchor_ratios: tuple[Positive, ...] = (0.5, 1.0, 2.0)
+    rpn_pre_nms_top_n_train: Count = 2000
+    rpn_pre_nms_top_n_test: Count = 1000
+    rpn_post_nms_top_n_train: Count = 2000
+    rpn_post_nms_top_n_test: Count = 1000
+    rpn_nms_thresh: Fraction = 0.7
+    rpn_fg_iou_thresh: Fraction = 0.7
+    rpn_bg_iou_thresh: Fraction = 0.3
+    rpn_batch_size_per_image: Count = 256
+    rpn_positive_fraction: Fraction = 0.5
+    rpn_score_thresh: Fraction = 0.0
+    box_score_thresh: Fraction = 0.05
+    box_nms_thresh: Fraction = 0.5
+    box_detections_per_img: Count = 100
+    box_fg_iou_thresh: Fraction = 0.5
+    box_bg_iou_thresh: Fraction = 0.5
+    box_batch_size_per_image: Count = 512
+    box_positive_fraction: Fraction = 0.25
+    box_head_channels: Count = 1024
+
+
+class RetinaNetConfig(Section):
+    """Torchvision's RetinaNet; the keys are its keywords, the defaults its defaults."""
+
+    name: Literal["retinanet"]
+    anchor_sizes: tuple[tuple[Positive, ...], ...] = (
+        (32, 40, 50),
+        (64, 80, 101),
+        (128, 161, 203),
+        (256, 322, 406),
+        (512, 645, 812),
+    )
+    anchor_ratios: tuple[Positive, ...] = (0.5, 1.0, 2.0)
+    score_thresh: Fraction = 0.05
+    nms_thresh: Fraction = 0.5
+    detections_per_img: Count = 300
+    fg_iou_thresh: Fraction = 0.5
+    bg_iou_thresh: Fraction = 0.4
+    topk_candidates: Count = 1000
+
+
+class FCOSConfig(Section):
+    """Torchvision's FCOS; the keys are its keywords, the defaults its defaults."""
+
+    name: Literal["fcos"]
+    center_sampling_radius: Positive = 1.5
+    score_thresh: Fraction = 0.2
+    nms_thresh: Fraction = 0.6
+    detections_per_img: Count = 100
+    topk_candidates: Count = 1000
+
+
+class ATSSConfig(Section):
+    """ATSS with the constants of the official DyHead models; without DyHead take 4 tower convs."""
+
+    name: Literal["atss"]
+    num_tower_convs: Annotated[int, Field(ge=0, le=4)] = 0
+    prediction_kernel: Literal[1, 3] = 1
+    anchor_offset: Fraction = 0.5
+    num_candidates: Count = 9
+    score_thresh: Fraction = 0.05
+    nms_thresh: Fraction = 0.6
+    detections_per_img: Count = 100
+    topk_candidates: Count = 1000
+    topk_by: Literal["product", "class_score"] = "product"
+    clip: Literal["before_nms", "after"] = "before_nms"
+
+
+DetectorConfig = Annotated[
+    FasterRCNNConfig | RetinaNetConfig | FCOSConfig | ATSSConfig, Field(discriminator="name")
+]
+
+
+class ModelConfig(Section):
+    """Body -> pyramid of `channels` -> DyHead -> detector."""
+
+    detector: DetectorConfig
+    body: BodyConfig = BodyConfig()
+    channels: Count = 256
+    dyhead: DyHeadConfig | None = DyHeadConfig()
+    input: InputConfig = InputConfig()
+    compat: Literal["none", "detectron2", "mmdet"] = "none"
+    weights: str | None = None
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "ModelConfig":
+        if self.dyhead is not None and self.channels % 16:
+            msg = f"channels: must be divisible by 16 for DyHead's group norm, got {self.channels}"
+            raise ValueError(msg)
+        if isinstance(self.detector, FasterRCNNConfig | RetinaNetConfig):
+            num_levels = len(self.detector.anchor_sizes)
+            if num_levels != 5:
+                msg = f"detector.anchor_sizes: one list per level, 5 levels, got {num_levels}"
+                raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _compat_has_a_model(self) -> "ModelConfig":
+        known = {"detectron2": ("fasterrcnn", "retinanet", "atss"), "mmdet": ("atss",)}
+        detectors = known.get(self.compat, (self.detector.name,))
+        if self.detector.name not in detectors:
+            msg = f"compat: `{self.compat}` is for {', '.join(detectors)}, not {self.detector.name}"
+            raise ValueError(msg)
+        if self.compat == "none" and self.input.resize != "auto":
+            msg = "input.resize: `cv2` is for compat `mmdet`; write `auto`"
+            raise ValueError(msg)
+        return self
+
+
+class OptimConfig(Section):
+    """Optimizer and its parameter groups."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: Positive = 0.02
+    momentum: Fraction = 0.9
+    weight_decay: NonNegative = 1e-4
+    decay_norms_and_biases: bool = True
+    body_lr_factor: NonNegative = 1.0
+    clip_norm: Positive | None = None
+
+
+class ScheduleConfig(Section):
+    """Learning rate over the run: linear warm-up in steps, then steps down or a cosine."""
+
+    name: Literal["multi_step", "cosine"] = "multi_step"
+    warmup_steps: NaturalNumber = 1000
+    warmup_factor: Fraction = 0.001
+    milestones: tuple[Fraction, ...] = (2 / 3, 8 / 9)
+    gamma: Fraction = 0.1
+    final_lr_factor: Fraction = 0.0
+
+
+class TrainConfig(Section):
+    """Length and manner of a training run."""
+
+    epochs: Count | None = None
+    steps: Count | None = None
+    batch_size: Count = 16
+    amp: Literal["off", "bf16", "fp16"] = "off"
+    eval_every_epochs: Count = 1
+    log_every_steps: Count = 20
+    save_every_minutes: Positive = 10.0
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "TrainConfig":
+        if (self.epochs is None) == (self.steps is None):
+            msg = "give the length of the run as either `epochs` or `steps`"
+            raise ValueError(msg)
+        return self
+
+
+class EvalConfig(Section):
+    """How detections are scored."""
+
+    backend: Literal["auto", "pycocotools", "faster-coco-eval"] = "auto"
+    batch_size: Count = 4
+
+
+class RunConfig(Section):
+    """A whole run: what a YAML file holds."""
+
+    seed: NaturalNumber = 0
+    data: DataConfig
+    model: ModelConfig
+    optim: OptimConfig = OptimConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    train: TrainConfig
+    eval: EvalConfig = EvalConfig()
+
+
+def parse_config(raw: dict[str, Any]) -> RunConfig:
+    """Check plain values, as `to_plain` returns them.
+
+    Raises:
+        pydantic.ValidationError: If a value does not fit.
+    """
+    return parse_section(RunConfig, raw)
+
+
+def to_plain(config: Section) -> dict[str, Any]:
+    """Return plain values: what a checkpoint stores and a YAML file shows."""
+    plain: dict[str, Any] = config.model_dump(mode="json")
+    return plain
+
+
+def changed_keys(
+    old: dict[str, Any], new: dict[str, Any], harmless: tuple[str, ...] = (), prefix: str = ""
+) -> list[str]:
+    """Return the dotted keys whose plain values differ, leaving out harmless ones."""
+    changed: list[str] = []
+    for key in [*old, *(key for key in new if key not in old)]:
+        path = f"{prefix}{key}"
+        before, after = old.get(key), new.get(key)
+        if path in harmless or before == after:
+            continue
+        if isinstance(before, dict) and isinstance(after, dict):
+            changed += changed_keys(before, after, harmless, f"{path}.")
+        else:
+            changed.append(path)
+    return changed
+
+
+def did_you_mean(word: str, known: tuple[str, ...] | list[str]) -> str:
+    """Return ``"did you mean 'x'? "`` where a known word is near, else nothing."""
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"did you mean {near[0]!r}? " if near else ""
+
+
+def parse_section(kind: type[AnySection], raw: dict[str, Any]) -> AnySection:
+    """Check plain values against a section; errors as in `parse_config`."""
+    # By way of JSON: in strict mode a list is a tuple there, and nothing else is converted.
+    return kind.model_validate_json(json.dumps(raw))

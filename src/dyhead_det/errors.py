@@ -1,0 +1,61 @@
+"""The errors a user may see, each with the exit code of the command that meets it.
+
+DyHeadDetError (1)
+|-- ConfigError (2)            a configuration, an option or a device that cannot be honoured
+|-- DatasetError (3)           annotations or images that cannot be used
+|-- CheckpointError (4)        a weight file that is missing, damaged or of another kind
+|-- TrainingError (6)          a run that cannot go on
+|   `-- NonFiniteLossError (5) a loss became NaN or infinite
+|-- ExportError (7)            a model that cannot be exported
+`-- StoppedError (128 + n)     stopped by signal n: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP
+"""
+
+
+class DyHeadDetError(Exception):
+    """Say what was wanted, what was found, where, and what to do: one message for a person."""
+
+    exit_code: int = 1
+
+
+class ConfigError(DyHeadDetError):
+    """A configuration file, a command line option or a device cannot be honoured."""
+
+    exit_code = 2
+
+
+class DatasetError(DyHeadDetError):
+    """An annotation file or an image cannot be used as it is."""
+
+    exit_code = 3
+
+
+class CheckpointError(DyHeadDetError):
+    """A file of weights is missing, damaged, unsafe or of another kind."""
+
+    exit_code = 4
+
+
+class TrainingError(DyHeadDetError):
+    """A training run cannot start or go on."""
+
+    exit_code = 6
+
+
+class NonFiniteLossError(TrainingError):
+    """A loss became NaN or infinite."""
+
+    exit_code = 5
+
+
+class ExportError(DyHeadDetError):
+    """A model cannot be exported."""
+
+    exit_code = 7
+
+
+class StoppedError(DyHeadDetError):
+    """A run was stopped from outside, and saved first."""
+
+    def __init__(self, message: str, *, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number

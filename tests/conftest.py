@@ -1,0 +1,101 @@
+"""Fixtures for all tests: fixed seeds, small models, small data sets, the real photographs."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from dyhead_det.config import RunConfig, parse_config
+
+REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+    np.random.seed(0)
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder of real photographs; the test is skipped where it is absent."""
+    if not REAL_DATA.is_dir():
+        pytest.skip("the real photographs are not here")
+    return REAL_DATA
+
+
+def make_config(root: Path | str = ".", **sections) -> RunConfig:
+    """Return the configuration of a run that takes seconds; sections are merged into it."""
+    plain = {
+        "data": {
+            "root": str(root),
+            "train": {"annotations": "train.json", "images": "images"},
+            "val": {"annotations": "train.json", "images": "images"},
+            "num_workers": 0,
+        },
+        "model": {
+            "detector": {
+                "name": "fasterrcnn",
+                "anchor_sizes": [[8], [16], [32], [64], [128]],
+                "box_head_channels": 32,
+                "rpn_post_nms_top_n_train": 50,
+                "rpn_post_nms_top_n_test": 50,
+            },
+            "body": {"name": "resnet18", "weights": "none", "norm": "normal"},
+            "channels": 16,
+            "dyhead": {"num_blocks": 1},
+            "input": {"short_edge": 64, "long_edge": 64},
+        },
+        "optim": {"name": "adamw", "lr": 1e-3},
+        "schedule": {"name": "cosine", "warmup_steps": 2},
+        "train": {"steps": 6, "batch_size": 2, "log_every_steps": 2},
+    }
+    for name, section in sections.items():
+        _merge(plain, name, section)
+    return parse_config(plain)
+
+
+def _merge(into: dict, key: str, value: object) -> None:
+    replaces_variant = isinstance(value, dict) and "name" in value
+    if isinstance(value, dict) and isinstance(into.get(key), dict) and not replaces_variant:
+        for inner, inner_value in value.items():
+            _merge(into[key], inner, inner_value)
+    else:
+        into[key] = value
+
+
+def draw_tiny_dataset(folder: Path, *, num_images: int = 4) -> Path:
+    """Draw black pictures of 64 pixels with one white square each, in COCO format."""
+    (folder / "images").mkdir(parents=True)
+    images, annotations = [], []
+    for index in range(num_images):
+        x, y, side = 6 * index + 2, 30 - 6 * index, 20
+        picture = Image.new("RGB", (64, 64))
+        ImageDraw.Draw(picture).rectangle((x, y, x + side - 1, y + side - 1), fill="white")
+        picture.save(folder / "images" / f"{index}.png")
+        images.append({"id": index + 10, "file_name": f"{index}.png", "width": 64, "height": 64})
+        annotations.append(
+            {
+                "id": index + 1,
+                "image_id": index + 10,
+                "category_id": 7,
+                "bbox": [x, y, side, side],
+                "area": side * side,
+                "iscrowd": 0,
+            }
+        )
+    document = {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": 7, "name": "square"}, {"id": 11, "name": "circle"}],
+    }
+    (folder / "train.json").write_text(json.dumps(document))
+    return folder
+
+
+@pytest.fixture
+def tiny_dataset(tmp_path) -> Path:
+    return draw_tiny_dataset(tmp_path / "tiny")
