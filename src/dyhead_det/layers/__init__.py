@@ -1,0 +1,1 @@
+"""Tensor formulas: no configuration, no files."""

@@ -1,0 +1,297 @@
+"""Modulated deformable convolution as weighted sums of rows: fast in plain torch, little memory.
+
+Maps are kept channels-last as a table of rows, one row of C numbers per place. Reading a map
+between its pixels is then a weighted sum of four rows, which is what `embedding_bag` computes:
+
+    columns[p, t] = sum over the 4 corners k of  weights[p, t, k] * rows[index[p, t, k]]
+    out[p]        = columns[p].flatten() @ kernel + bias
+
+with weights = mask * bilinear weights, zero for corners outside the map. Everything goes in chunks
+of places, small enough that the columns, nine times the size of the output, stay in the cache.
+Backward reads the columns again instead of keeping them. The gradient of the table is
+
+    grad_rows[r] = sum over all (p, t, k) with index[p, t, k] = r of
+                   weights[p, t, k] * grad_columns[p, t]
+
+which is again a weighted sum of rows: sorted by destination, each destination is one bag. So
+nothing is scattered, and equal inputs give equal bits.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+# Numbers of output per chunk; its columns are nine times as many.
+CPU_CHUNK_NUMBERS = 2**18
+GPU_CHUNK_NUMBERS = 2**23
+
+Context = Any
+"""What a function keeps from forward to backward; torch lets it take any attribute."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """For P output places: in which map of the table, and where in it, their nine taps lie.
+
+    start: the table's row where the map begins, (P,) int32;
+    size_hw: the map's height and width, (2, 1, P) float32;
+    tap_yx: the taps before they are moved, in pixels of the map, (2, 9, P) float32.
+    """
+
+    start: Tensor
+    size_hw: Tensor
+    tap_yx: Tensor
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def __getitem__(self, part: slice) -> "Places":
+        return Places(self.start[part], self.size_hw[..., part], self.tap_yx[..., part])
+
+
+def places_of_maps(
+    batch: int,
+    out_hw: tuple[int, int],
+    *,
+    source_start: int,
+    source_hw: tuple[int, int],
+    stride: int,
+    device: torch.device,
+) -> Places:
+    """Lay the grid of B output maps over B source maps that stand in a table one after the other.
+
+    Args:
+        batch: B; the places are ordered by image, row and column.
+        out_hw: size of the output maps.
+        source_start: the table's row where the first source map begins.
+        source_hw: size of the source maps.
+        stride: source pixels per output place.
+        device: where the table is.
+    """
+    num_places = math.prod(out_hw)
+    starts = source_start + math.prod(source_hw) * torch.arange(batch, device=device)
+    lines = [stride * torch.arange(size, device=device) for size in out_hw]
+    centers = torch.stack(torch.meshgrid(*lines, indexing="ij"))  # (2, H, W)
+    around = torch.arange(-1, 2, device=device)
+    kernel = torch.stack(torch.meshgrid(around, around, indexing="ij"))  # (2, 3, 3)
+    taps = (kernel.view(2, 9, 1) + centers.view(2, 1, num_places)).float()
+    return Places(
+        start=starts.int().repeat_interleave(num_places),
+        size_hw=taps.new_tensor(source_hw)[:, None, None].repeat(1, 1, batch * num_places),
+        tap_yx=taps.repeat(1, 1, batch),
+    )
+
+
+def concatenate_places(parts: list[Places]) -> Places:
+    """Join places that read from the same table."""
+    return Places(
+        start=torch.cat([part.start for part in parts]),
+        size_hw=torch.cat([part.size_hw for part in parts], dim=2),
+        tap_yx=torch.cat([part.tap_yx for part in parts], dim=2),
+    )
+
+
+def gather_deform_conv2d(
+    x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor, *, stride: int
+) -> Tensor:
+    """Compute `modulated_deform_conv2d` for maps (B, C, H, W); half precision is welcome."""
+    out_hw = (offset.shape[2], offset.shape[3])
+    places = places_of_maps(
+        len(x),
+        out_hw,
+        source_start=0,
+        source_hw=(x.shape[2], x.shape[3]),
+        stride=stride,
+        device=x.device,
+    )
+    points = rows_of_maps(torch.cat((offset, mask), dim=1))
+    out = gather_conv(rows_of_maps(x), points, [weight], [bias], places, [len(places)])
+    return out.view(len(x), *out_hw, len(weight)).permute(0, 3, 1, 2)
+
+
+def product_dtype(x: Tensor) -> torch.dtype:
+    """Return the type to compute products in: the autocast type where autocast is on."""
+    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
+        return torch.get_autocast_dtype(x.device.type)
+    return x.dtype
+
+
+def rows_of_maps(maps: Tensor) -> Tensor:
+    """Turn maps (B, K, H, W) into rows (B * H * W, K); a view where they are channels-last."""
+    return maps.permute(0, 2, 3, 1).contiguous().flatten(0, 2)
+
+
+def gather_conv(
+    rows: Tensor,
+    points: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    places: Places,
+    num_places: list[int],
+) -> Tensor:
+    """Convolve at learned places of a table, with one of several kernels each.
+
+    Args:
+        rows: the table, (N, C), in any floating type; the products are computed in it.
+        points: (dy, dx) of the nine taps and then their nine masks, (P, 27), float32 or float64.
+        weights: K kernels, each (C_out, C, 3, 3).
+        biases: K, each (C_out,).
+        places: the grids that are convolved.
+        num_places: how many places, in order, use each kernel; K numbers with the sum P.
+
+    Returns:
+        (P, C_out), in the type of ``rows``.
+    """
+    parameters = [each.to(rows.dtype) for each in (*weights, *biases)]
+    out: Tensor = _GatherConv.apply(rows, points, places, num_places, *parameters)
+    return out
+
+
+class _GatherConv(torch.autograd.Function):
+    """Saves its arguments only; neither columns nor bilinear weights."""
+
+    @staticmethod
+    def forward(
+        ctx: Context,
+        rows: Tensor,
+        points: Tensor,
+        places: Places,
+        num_places: list[int],
+        *parameters: Tensor,
+    ) -> Tensor:
+        ctx.save_for_backward(rows, points, *parameters)
+        ctx.places, ctx.num_places = places, num_places
+        # Detached, embedding_bag prepares nothing for a backward of its own.
+        rows, points = rows.detach(), points.detach()
+        weights, biases = parameters[: len(num_places)], parameters[len(num_places) :]
+        kernels = [_kernel(weight) for weight in weights]
+        out = rows.new_empty(len(places), len(biases[0]))
+        for part in _chunks(places, rows):
+            index, corner_weights = corners(points[part], places[part])
+            columns = _read(rows, index, corner_weights).view(-1, len(kernels[0]))
+            for k, inside in _kernels_of(part, num_places):
+                torch.addmm(biases[k], columns[inside], kernels[k], out=out[part][inside])
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor | None, ...]:
+        num_places = ctx.num_places
+        rows, points, *parameters = (each.detach() for each in ctx.saved_tensors)
+        weights = parameters[: len(num_places)]
+        kernels = [_kernel(weight) for weight in weights]
+        # Sums over many chunks: in half precision they would lose the small ones.
+        sum_dtype = torch.promote_types(rows.dtype, torch.float32)
+        grad_rows = torch.zeros_like(rows, dtype=sum_dtype)
+        grad_kernels = [torch.zeros_like(kernel, dtype=sum_dtype) for kernel in kernels]
+        grad_points = torch.empty_like(points)
+        for part in _chunks(ctx.places, rows):
+            with torch.enable_grad():
+                points_here = points[part].requires_grad_()
+                index, corner_weights = corners(points_here, ctx.places[part])
+                read = _read(rows, index, corner_weights)
+            columns = read.detach().view(-1, len(kernels[0]))
+            grad_columns = torch.empty_like(columns)
+            for k, inside in _kernels_of(part, num_places):
+                grad_here = grad[part][inside]
+                torch.mm(grad_here, kernels[k].t(), out=grad_columns[inside])
+                grad_kernels[k] += columns[inside].t() @ grad_here
+            grad_read = grad_columns.view_as(read)
+            (grad_points[part],) = torch.autograd.grad(read, points_here, grad_read)
+            _add_to_rows(grad_rows, index, corner_weights.detach(), grad_read)
+        grad_weights = [
+            grad_kernel.to(rows.dtype).view(3, 3, rows.shape[1], -1).permute(3, 2, 0, 1)
+            for grad_kernel in grad_kernels
+        ]
+        grad_biases = [part.sum(dim=0) for part in torch.split(grad, num_places)]
+        return grad_rows.to(rows.dtype), grad_points, None, None, *grad_weights, *grad_biases
+
+
+def _kernel(weight: Tensor) -> Tensor:
+    """Bring a kernel (C_out, C, 3, 3) to the order of the columns, (9 * C, C_out)."""
+    return weight.detach().permute(2, 3, 1, 0).flatten(0, 2)
+
+
+def corners(points: Tensor, places: Places) -> tuple[Tensor, Tensor]:
+    """Find the four rows that each tap of each place reads, and their weights.
+
+    Args:
+        points: (P, 27), see `gather_conv`.
+        places: P of them.
+
+    Returns:
+        Rows of the table and weights, both (P * 9, 4); the weights follow the points
+        differentiably. At a whole coordinate the derivative is the one to the right.
+    """
+    # Places come last until the end: long inner loops, several times faster here.
+    points = points.t().contiguous()
+    offset_yx = points[:18].view(9, 2, -1).transpose(0, 1)
+    mask = points[18:]
+    point = places.tap_yx + offset_yx  # (2, 9, P)
+    # A point outside reads the border of zeros at -1; this also keeps every index in its map.
+    point = torch.where((point >= -1) & (point < places.size_hw), point, -1)
+    low = point.detach().floor()  # whole numbers in [-1, size - 1]
+    high = low + 1
+    beyond = point - low
+    # The clamped factors are 0 for a corner outside the map, otherwise 1.
+    low_y, low_x = (1 - beyond) * high.clamp(max=1)  # weights, (9, P)
+    high_y, high_x = beyond * (places.size_hw - high).clamp(max=1)
+    low_y, high_y = low_y * mask, high_y * mask
+    weights = (low_y * low_x, low_y * high_x, high_y * low_x, high_y * high_x)  # each (9, P)
+
+    top, left = low.clamp(min=0)
+    bottom, right = high.minimum(places.size_hw - 1)
+    width = places.size_hw[1]
+    # Exact in float32 for maps of up to 2^24 pixels.
+    top, bottom = top * width, bottom * width
+    index = (top + left, top + right, bottom + left, bottom + right)
+    rows = torch.stack(index, dim=1).int() + places.start  # (9, 4, P)
+    return _places_first(rows), _places_first(torch.stack(weights, dim=1))
+
+
+def _places_first(x: Tensor) -> Tensor:
+    """Turn (9, 4, P) into (P * 9, 4), in memory too."""
+    return x.flatten(0, 1).t().contiguous().view(-1, 4)
+
+
+def _read(rows: Tensor, index: Tensor, weights: Tensor) -> Tensor:
+    """Return the weighted sums of rows, (P * 9, C)."""
+    return F.embedding_bag(index, rows, per_sample_weights=weights.to(rows.dtype), mode="sum")
+
+
+def _add_to_rows(grad_rows: Tensor, index: Tensor, weights: Tensor, grad_columns: Tensor) -> None:
+    """Add the gradient of what was read to the rows it was read from, in place."""
+    destination, order = index.flatten().sort(stable=True)
+    touched, counts = torch.unique_consecutive(destination, return_counts=True)
+    summed = F.embedding_bag(
+        order >> 2,  # the tap that entry `order` of the flattened (P * 9, 4) belongs to
+        grad_columns,
+        offsets=counts.cumsum(0) - counts,
+        per_sample_weights=weights.to(grad_columns.dtype).flatten()[order],
+        mode="sum",
+    )
+    grad_rows.index_add_(0, touched, summed.to(grad_rows.dtype))
+
+
+def _chunks(places: Places, rows: Tensor) -> Iterator[slice]:
+    """Cut the places so that the columns of one part fit into the cache (CPU) or memory (GPU)."""
+    numbers = CPU_CHUNK_NUMBERS if rows.device.type == "cpu" else GPU_CHUNK_NUMBERS
+    size = max(1, numbers // rows.shape[1])
+    for first in range(0, len(places), size):
+        yield slice(first, min(first + size, len(places)))
+
+
+def _kernels_of(part: slice, num_places: list[int]) -> Iterator[tuple[int, slice]]:
+    """Yield the kernels that a part of the places needs, each with its places within the part."""
+    end = 0
+    for k, count in enumerate(num_places):
+        begin, end = end, end + count
+        first, last = max(begin, part.start), min(end, part.stop)
+        if first < last:
+            yield k, slice(first - part.start, last - part.start)

@@ -1,0 +1,203 @@
+"""The fast DyHead equals the readable one: values, all gradients, every rule and every shape."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor
+
+from dyhead_det.layers import dyhead_fast, gather, pyramid_table
+from dyhead_det.layers.dyhead import DyHead
+
+RULES = ["resized", "flattened", "cropped"]
+PYRAMID = [(25, 17), (13, 9), (7, 5), (4, 3), (2, 2), (1, 1)]
+
+
+def lively_dyhead(rule: str, *, num_blocks: int = 2, channels: int = 32) -> DyHead:
+    """A DyHead whose offsets leave the map and whose gates, norms and scales are not at rest."""
+    dyhead = DyHead(
+        channels,
+        num_blocks,
+        coarse_offsets=rule,
+        zero_init_offsets=False,
+        residual=False,
+        residual_scale=0.0,
+        deform_backend="gather",
+    )
+    with torch.no_grad():
+        for name, parameter in dyhead.named_parameters():
+            spread = 0.3 if "offset" in name or "norm" in name or "scale" in name else 0.03
+            parameter.add_(spread * torch.randn_like(parameter))
+    return dyhead
+
+
+def random_pyramid(
+    sizes: list[tuple[int, int]], *, batch: int = 2, channels: int = 32, dtype: torch.dtype
+) -> list[Tensor]:
+    return [torch.randn(batch, channels, *size, dtype=dtype, requires_grad=True) for size in sizes]
+
+
+def values_and_gradients(
+    dyhead: DyHead, levels: list[Tensor], backend: str
+) -> tuple[list[Tensor], dict[str, Tensor]]:
+    dyhead.deform_backend = backend
+    outputs = dyhead(levels)
+    generator = torch.Generator().manual_seed(1)
+    probes = [torch.randn(x.shape, generator=generator).to(x.dtype) for x in outputs]
+    leaves = {f"level {number}": x for number, x in enumerate(levels)}
+    leaves |= dict(dyhead.named_parameters())
+    gradients = torch.autograd.grad(
+        outputs, list(leaves.values()), probes, materialize_grads=True, allow_unused=True
+    )
+    return outputs, dict(zip(leaves, gradients, strict=True))
+
+
+def relative_error(got: Tensor, wanted: Tensor) -> float:
+    """Mean deviation over mean size: unmoved by the few places where the maximum changes sides."""
+    return ((got - wanted).abs().mean() / wanted.abs().mean().clamp(min=1e-3)).item()
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("sizes", [PYRAMID, [(9, 7)], [(3, 8), (2, 4)], [(1, 1), (1, 1)]])
+def test_float64_values_and_all_gradients(rule: str, sizes: list[tuple[int, int]]) -> None:
+    torch.manual_seed(0)
+    dyhead = lively_dyhead(rule).double()
+    levels = random_pyramid(sizes, dtype=torch.double)
+    outputs, gradients = values_and_gradients(dyhead, levels, "gather")
+    expected, expected_gradients = values_and_gradients(dyhead, levels, "reference")
+    torch.testing.assert_close(outputs, expected, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(gradients, expected_gradients, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_float32_values_to_1e_5_and_gradients_to_1e_4(rule: str) -> None:
+    # A network far from its kinks (whole coordinates, both sides of a ReLU), where a difference in
+    # the last digit decides about a gradient: torchvision's is then off by percents from float64.
+    torch.manual_seed(0)
+    dyhead = lively_dyhead(rule, num_blocks=1, channels=64)
+    block = dyhead.blocks[0]
+    with torch.no_grad():
+        block.offset_and_mask.weight.mul_(0.01)
+        block.offset_and_mask.bias[:18] = 0.5
+        block.scale.score.weight.mul_(0.1)
+        block.scale.score.bias.fill_(1.0)
+        block.task.squeeze.bias.fill_(2.0)
+    levels = random_pyramid([(40, 36), (20, 18), (10, 9)], channels=64, dtype=torch.float32)
+    outputs, gradients = values_and_gradients(dyhead, levels, "gather")
+    expected, expected_gradients = values_and_gradients(dyhead, levels, "torchvision")
+    assert max(map(relative_error, outputs, expected)) < 1e-5
+    # A bias in front of a norm hardly matters; its gradient is what cancellation leaves.
+    biases = {f"blocks.0.{name}.bias" for name in ("same", "finer", "coarser")}
+    errors = {
+        name: relative_error(gradients[name], expected_gradients[name])
+        for name in gradients.keys() - biases
+    }
+    assert max(errors.values()) < 1e-4, errors
+
+
+def test_gradcheck_of_the_whole_block() -> None:
+    torch.manual_seed(0)
+    dyhead = lively_dyhead("resized", num_blocks=1, channels=16).double()
+    parameters = dict(dyhead.named_parameters())
+    levels = random_pyramid([(4, 3), (2, 2)], batch=1, channels=16, dtype=torch.double)
+
+    def attend(*inputs: Tensor) -> tuple[Tensor, ...]:
+        swapped = dict(zip(parameters, inputs[2:], strict=True))
+        return tuple(torch.func.functional_call(dyhead, swapped, (list(inputs[:2]),)))
+
+    torch.autograd.gradcheck(attend, (*levels, *parameters.values()), fast_mode=True, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [1, 7, 100])
+def test_results_do_not_depend_on_the_chunks(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    dyhead = lively_dyhead("resized", num_blocks=1).double()
+    levels = random_pyramid([(11, 6), (6, 3)], dtype=torch.double)
+    expected, expected_gradients = values_and_gradients(dyhead, levels, "gather")
+    monkeypatch.setattr(gather, "CPU_CHUNK_NUMBERS", 32 * size)
+    outputs, gradients = values_and_gradients(dyhead, levels, "gather")
+    torch.testing.assert_close(outputs, expected)
+    torch.testing.assert_close(gradients, expected_gradients)
+
+
+def test_equal_inputs_give_equal_bits() -> None:
+    torch.manual_seed(0)
+    dyhead = lively_dyhead("flattened")
+    levels = random_pyramid(PYRAMID, dtype=torch.float32)
+    outputs, gradients = values_and_gradients(dyhead, levels, "gather")
+    again, gradients_again = values_and_gradients(dyhead, levels, "gather")
+    assert all(map(torch.equal, outputs, again))
+    assert all(torch.equal(gradients[name], gradients_again[name]) for name in gradients)
+
+
+def test_a_ramp_far_from_zero_keeps_its_variance() -> None:
+    # Mean 1000 and spread 1: the difference of mean squares would lose four of seven digits.
+    torch.manual_seed(0)
+    maps = 1000 + torch.randn(2, 5000, 3)
+    mean, variance = dyhead_fast._Moments.apply(maps)
+    exact_variance, exact_mean = torch.var_mean(maps.double(), dim=1, correction=0)
+    torch.testing.assert_close(mean[0].double(), exact_mean, rtol=1e-6, atol=0)
+    torch.testing.assert_close(variance[0].double(), exact_variance, rtol=1e-4, atol=0)
+
+
+def test_any_memory_layout_and_double_use_of_a_map() -> None:
+    torch.manual_seed(0)
+    dyhead = lively_dyhead("resized", num_blocks=1).double()
+    fine = torch.randn(2, 32, 6, 4, dtype=torch.double, requires_grad=True)
+    results = []
+    for backend in ("gather", "reference"):
+        dyhead.deform_backend = backend
+        # Strided, reversed in memory, and the coarse map is made of the fine one.
+        levels = [fine.transpose(0, 1).contiguous().transpose(0, 1), fine[:, :, ::2, ::2]]
+        outputs = dyhead(levels)
+        loss = sum((x * x).sum() for x in [*outputs, *dyhead([fine])])
+        results.append((loss, *torch.autograd.grad(loss, fine)))
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_training_follows_an_inference_of_the_same_size(mode: type) -> None:
+    pyramid_table.build_table.cache_clear()
+    torch.manual_seed(0)
+    dyhead = lively_dyhead("resized")
+    levels = random_pyramid([(8, 6), (4, 3)], dtype=torch.float32)
+    with mode():
+        quiet = dyhead(levels)
+    outputs, gradients = values_and_gradients(dyhead, levels, "gather")
+    torch.testing.assert_close([x.clone() for x in quiet], outputs)
+    assert all(gradient.isfinite().all() for gradient in gradients.values())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_autocast_is_near_float32(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    dyhead = lively_dyhead("resized", num_blocks=1)
+    levels = random_pyramid([(16, 12), (8, 6), (4, 3)], dtype=torch.float32)
+    expected, expected_gradients = values_and_gradients(dyhead, levels, "gather")
+    with torch.autocast("cpu", dtype):
+        outputs, gradients = values_and_gradients(dyhead, levels, "gather")
+    assert {x.dtype for x in outputs} == {torch.float32}
+    assert {x.dtype for x in gradients.values()} == {torch.float32}
+    # Eight bits of mantissa; offsets in error move every sample, so gradients see it twice.
+    assert max(map(relative_error, outputs, expected)) < 0.05
+    kernel = "blocks.0.same.weight"
+    assert relative_error(gradients[kernel], expected_gradients[kernel]) < 0.2
+
+
+def test_half_precision_modules_and_maps_work() -> None:
+    torch.manual_seed(0)
+    dyhead = lively_dyhead("resized", num_blocks=1)
+    levels = random_pyramid([(16, 12), (8, 6)], dtype=torch.float32)
+    expected = dyhead(levels)
+    outputs = copy.deepcopy(dyhead).bfloat16()([x.bfloat16() for x in levels])
+    assert {x.dtype for x in outputs} == {torch.bfloat16}
+    assert max(relative_error(a.float(), b) for a, b in zip(outputs, expected, strict=True)) < 0.1
+
+
+def test_a_step_with_every_parameter_as_distributed_training_needs_it() -> None:
+    # DistributedDataParallel waits for the gradient of every parameter that requires one.
+    dyhead = lively_dyhead("resized")
+    for sizes in ([(6, 4)], [(6, 4), (3, 2)]):
+        dyhead.zero_grad()
+        sum(x.sum() for x in dyhead(random_pyramid(sizes, dtype=torch.float32))).backward()
+        assert all(parameter.grad is not None for parameter in dyhead.parameters())
