@@ -1,0 +1,1 @@
+"""COCO-format data sets: reading, repair, augmentation, loading."""

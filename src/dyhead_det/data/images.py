@@ -1,0 +1,157 @@
+"""Any image file to RGB of 8 bits, (3, H, W), as a viewer shows it.
+
+* The EXIF orientation is applied. Annotation tools differ: some annotate the picture as shown, some
+  the raw pixels. When the annotated size is given it decides; where both have that size (square
+  pictures, half turns) the picture is taken as shown.
+* Transparency is composited on white, as viewers do; the colors under it are arbitrary.
+* 16 bits are scaled to 8 by the full range (65535 becomes 255), so that one gray value means the
+  same in all images. Numbers beyond that range are stretched from their least to their greatest.
+* Floating point: 0..1 is scaled, 0..255 is taken as it is, anything else is stretched.
+* Of several frames or pages the first one counts.
+"""
+
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
+from torch import Tensor
+
+from dyhead_det.errors import DatasetError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
+
+_WHITE = (255, 255, 255, 255)
+
+# What Pillow raises on damaged metadata, and on damaged pictures.
+_METADATA_ERRORS = (SyntaxError, ValueError, TypeError, LookupError, struct.error)
+_DECODER_ERRORS = (*_METADATA_ERRORS, OSError, EOFError, zlib.error)
+
+# From the EXIF orientation to what brings the stored rows and columns into that position.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def read_image(
+    path: Path,
+    *,
+    annotated_size: tuple[int, int] | None = None,
+    min_short_edge: int | None = None,
+) -> Tensor:
+    """Read an image file.
+
+    Args:
+        path: JPEG, PNG, WebP, TIFF or BMP.
+        annotated_size: width and height that the annotations refer to.
+        min_short_edge: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, which is several times
+            faster, as long as its short edge keeps this many pixels.
+
+    Returns:
+        RGB, (3, H, W) uint8.
+
+    Raises:
+        DatasetError: if the file is missing or damaged, or its size is not the annotated one.
+    """
+    with _opened(path) as image:
+        turn = _turn(image)
+        if annotated_size is not None and annotated_size != _shown_size(image):
+            _require_size(image, path, annotated_size)
+            turn = None
+        if min_short_edge is not None:
+            width, height = (edge * min_short_edge // min(image.size) for edge in image.size)
+            image.draft(None, (width, height))
+        return rgb_tensor(image if turn is None else image.transpose(turn))
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Return width and height of the picture as shown, reading only the head of the file.
+
+    Raises:
+        DatasetError: if the file is missing or is no image.
+    """
+    with _opened(path) as image:
+        return _shown_size(image)
+
+
+def rgb_tensor(image: Image.Image) -> Tensor:
+    """Return a Pillow image of any mode as RGB, (3, H, W) uint8."""
+    if image.mode.startswith(("I", "F")):
+        gray = torch.from_numpy(_to_8_bits(np.asarray(image)))
+        return gray.expand(3, -1, -1).contiguous()
+    if image.has_transparency_data:
+        shown = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, _WHITE), shown)
+    pixels = np.array(image.convert("RGB"))  # (H, W, 3)
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()  # (3, H, W)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Open an image; every way in which that or what is done with it fails is a `DatasetError`."""
+    try:
+        # Pillow warns of odd metadata and of large pictures that it decodes all the same.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                yield image
+    except FileNotFoundError as error:
+        raise DatasetError(f"no image file at {path}") from error
+    except Image.DecompressionBombError as error:
+        raise DatasetError(
+            f"{path} is too large to be decoded; cut it in tiles: {error}"
+        ) from error
+    except _DECODER_ERRORS as error:
+        raise DatasetError(
+            f"{path} cannot be read as an image, it is damaged or of another kind: {error}"
+        ) from error
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """Return what the EXIF orientation asks for."""
+    if image.format == "TIFF":
+        image.load()  # Pillow turns these itself while it loads them
+        return None
+    try:
+        return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except _METADATA_ERRORS:  # the picture may be sound all the same
+        return None
+
+
+def _shown_size(image: Image.Image) -> tuple[int, int]:
+    turn, (width, height) = _turn(image), image.size
+    is_transposed = turn in (_TURNS[5], _TURNS[6], _TURNS[7], _TURNS[8])
+    return (height, width) if is_transposed else (width, height)
+
+
+def _require_size(image: Image.Image, path: Path, annotated_size: tuple[int, int]) -> None:
+    if annotated_size != image.size:
+        raise DatasetError(
+            f"{path} has {image.width} x {image.height} pixels, but its annotations are made for "
+            f"{annotated_size[0]} x {annotated_size[1]}: the boxes would be wrong; "
+            f"use the original image, or correct its entry in the annotation file"
+        )
+
+
+def _to_8_bits(values: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Scale gray values of 16 or 32 bits or of floating point, (H, W), to 0..255."""
+    gray = np.nan_to_num(values.astype(np.float64), posinf=0, neginf=0)
+    low, high = float(gray.min()), float(gray.max())
+    full_range = (1.0, 255.0) if values.dtype.kind == "f" else (65535.0,)
+    fitting = [top for top in full_range if low >= 0 and high <= top]
+    if fitting:
+        low, high = 0, fitting[0]
+    scaled = (gray - low) * (255 / ((high - low) or 1.0))  # a flat picture has nothing to stretch
+    return np.rint(scaled).astype(np.uint8)
