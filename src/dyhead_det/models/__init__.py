@@ -1,0 +1,1 @@
+"""From configuration to detector: bodies, pyramids, detectors and their weights."""

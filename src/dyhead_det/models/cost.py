@@ -1,0 +1,126 @@
+"""What a detector costs: parameters and multiply-accumulates by part, without running it."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models.detection import FasterRCNN
+
+from dyhead_det.config import ModelConfig
+from dyhead_det.models.detectors import Detector, build_detector
+from dyhead_det.models.pyramid import Levels
+
+_GIGA = 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class PartCost:
+    """One part of a detector: its parameters, and 10^9 multiply-accumulates for one image."""
+
+    name: str
+    num_parameters: int
+    gmacs: float
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorCost:
+    """The parts of a detector, for images padded to `size_hw`."""
+
+    parts: tuple[PartCost, ...]
+    levels: Levels
+    size_hw: tuple[int, int]
+
+    @property
+    def total(self) -> PartCost:
+        """All parts together."""
+        return PartCost(
+            "total",
+            sum(part.num_parameters for part in self.parts),
+            sum(part.gmacs for part in self.parts),
+        )
+
+
+def measure_cost(
+    config: ModelConfig, *, num_classes: int, size_hw: tuple[int, int]
+) -> DetectorCost:
+    """Count parameters and multiply-accumulates of body, FPN, DyHead and heads.
+
+    Convolutions and matrix products count, elementwise work does not, as in the tables of papers.
+    A deformable convolution counts as the plain convolution of its shape. The heads of a two-stage
+    detector count for the most proposals that they may get.
+
+    Args:
+        config: The model.
+        num_classes: K.
+        size_hw: Height and width of the resized image; padded here as the detector pads.
+    """
+    if config.dyhead is not None:  # the one backend that is a single operator with a known cost
+        dyhead = config.dyhead.model_copy(update={"deform_backend": "torchvision"})
+        config = config.model_copy(update={"dyhead": dyhead})
+    with FakeTensorMode():
+        return _measure(config, num_classes, size_hw)
+
+
+def _measure(config: ModelConfig, num_classes: int, size_hw: tuple[int, int]) -> DetectorCost:
+    """Do the work of `measure_cost` where tensors have shapes but no values."""
+    detector = build_detector(config, num_classes=num_classes, load_body_weights=False).eval()
+    backbone = detector.backbone
+    divisor = detector.transform.size_divisible
+    height, width = (-(-size // divisor) * divisor for size in size_hw)
+    parts: list[PartCost] = []
+
+    def count(name: str, modules: Sequence[nn.Module], run: Callable[[], object]) -> None:
+        with FlopCounterMode(display=False, custom_mapping=_FORMULAS) as counter, torch.no_grad():
+            run()
+        num_parameters = sum(p.numel() for module in modules for p in module.parameters())
+        parts.append(PartCost(name, num_parameters, counter.get_total_flops() / 2 / _GIGA))
+
+    images = torch.zeros(1, 3, height, width)
+    stages = backbone.body(images)
+    used = {name: stages[name] for name in backbone.levels.stages}
+    maps = list(backbone.fpn(used).values())
+    count("body", [backbone.body], lambda: backbone.body(images))
+    count("FPN", [backbone.fpn], lambda: backbone.fpn(used))
+    dyhead = backbone.dyhead
+    if dyhead is not None:
+        count("DyHead", [dyhead], lambda: dyhead(maps))
+    count("heads", _heads(detector), lambda: _run_heads(detector, maps))
+    return DetectorCost(tuple(parts), backbone.levels, (height, width))
+
+
+def _heads(detector: Detector) -> list[nn.Module]:
+    """Return everything behind the backbone."""
+    return [child for name, child in detector.network.named_children() if name != "backbone"]
+
+
+def _run_heads(detector: Detector, maps: list[Tensor]) -> None:
+    network = detector.network
+    if not isinstance(network, FasterRCNN):
+        network.get_submodule("head")(maps)
+        return
+    network.rpn.head(maps)
+    roi_heads = network.roi_heads
+    pooled = torch.zeros(
+        network.rpn.post_nms_top_n(),
+        detector.backbone.out_channels,
+        *roi_heads.box_roi_pool.output_size,
+    )
+    roi_heads.box_predictor(roi_heads.box_head(pooled))
+
+
+def _deform_conv2d_flops(
+    _x_shape: Sequence[int],
+    weight_shape: Sequence[int],
+    *_: object,
+    out_shape: Sequence[int],
+    **__: object,
+) -> int:
+    """Two operations per multiply-accumulate of the plain convolution of this shape."""
+    return 2 * math.prod(out_shape) * math.prod(weight_shape[1:])
+
+
+_FORMULAS = {torch.ops.torchvision.deform_conv2d: _deform_conv2d_flops}

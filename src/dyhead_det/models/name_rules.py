@@ -1,0 +1,182 @@
+"""Names of foreign weights -> ours: tables of rules, applied with a full account.
+
+A rule reads ``res2.*.conv*.norm.%`` -> ``layer1.*.bn*.%``: a ``*`` is a number, the ``%`` at the
+end is the last word (weight, bias, running_mean ...); both are carried over in their order. A
+target ``name[*]`` is row ``*`` of the tensor ``name``.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dyhead_det.errors import CheckpointError
+
+MAX_NAMES_SHOWN = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Source names that match `source` are ours by `target`, after `convert`."""
+
+    source: str
+    target: str
+    convert: Callable[[Tensor], Tensor] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """Names that a table does not map, and why that is right.
+
+    value: for names of ours what they are set to; None keeps what the model was built with.
+    """
+
+    pattern: str
+    reason: str
+    value: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """How to read one kind of file: `dropped` names the source's, `filled` ours."""
+
+    rules: Sequence[Rule]
+    dropped: Sequence[Named] = ()
+    filled: Sequence[Named] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ImportAccount:
+    """What became of every key.
+
+    mapped: the source's name -> ours.
+    dropped: the source's name -> the reason.
+    filled: our name -> the reason why it is not from the file.
+    """
+
+    mapped: dict[str, str]
+    dropped: dict[str, str]
+    filled: dict[str, str]
+
+    def __str__(self) -> str:
+        parts = [f"{len(self.mapped)} tensors imported"]
+        for names, what in ((self.dropped, "left out"), (self.filled, "not from the file")):
+            counts: dict[str, int] = {}
+            for reason in names.values():
+                counts[reason] = counts.get(reason, 0) + 1
+            parts += [f"{count} {what} ({reason})" for reason, count in counts.items()]
+        return "; ".join(parts)
+
+
+def with_prefix(source: str, target: str, rules: Sequence[Rule]) -> list[Rule]:
+    """Put prefixes before both sides of rules."""
+    return [Rule(source + rule.source, target + rule.target, rule.convert) for rule in rules]
+
+
+def translate(
+    tensors: Mapping[str, Tensor], table: Table, *, wanted: Mapping[str, Tensor], source: str
+) -> tuple[dict[str, Tensor], ImportAccount]:
+    """Turn foreign tensors into a state dict of ours.
+
+    Args:
+        tensors: The file's, by its names.
+        table: The rules of its kind.
+        wanted: Our model's state dict: names and shapes to fill.
+        source: What to call the file in messages.
+
+    Returns:
+        All tensors of `wanted`, float32, and what became of every key.
+
+    Raises:
+        CheckpointError: With all names that are unknown, missing or of another shape.
+    """
+    mapped: dict[str, str] = {}
+    dropped: dict[str, str] = {}
+    found: dict[str, Tensor] = {}
+    problems: list[str] = []
+    for name, tensor in tensors.items():
+        reason = _reason_for(name, table.dropped)
+        if reason is not None:
+            dropped[name] = reason.reason
+            continue
+        match = _first_match(name, table.rules)
+        if match is None:
+            problems.append(f"{name} is unknown")
+            continue
+        rule, target = match
+        if target in found:
+            problems.append(f"{name} and another are both {target}")
+        mapped[name] = target
+        found[target] = rule.convert(tensor) if rule.convert else tensor
+    state = _stack_rows(found)
+    filled: dict[str, str] = {}
+    for name, own in wanted.items():
+        reason = _reason_for(name, table.filled)
+        if name not in state and reason is not None:
+            filled[name] = reason.reason
+            state[name] = own if reason.value is None else torch.full_like(own, reason.value)
+    problems += _misfits(state, wanted)
+    if problems:
+        shown = "; ".join(problems[:MAX_NAMES_SHOWN])
+        more = f"; and {len(problems) - MAX_NAMES_SHOWN} more" if problems[MAX_NAMES_SHOWN:] else ""
+        raise CheckpointError(f"{source}: {len(problems)} tensors do not fit: {shown}{more}")
+    ordered = {name: state[name].detach().to(own.dtype).clone() for name, own in wanted.items()}
+    return ordered, ImportAccount(mapped, dropped, filled)
+
+
+def renamed(tensors: Mapping[str, Tensor], rules: Sequence[Rule]) -> dict[str, Tensor]:
+    """Return tensors by the names that rules give them; others keep their own."""
+    result = {}
+    for name, tensor in tensors.items():
+        match = _first_match(name, rules)
+        result[name if match is None else match[1]] = tensor
+    return result
+
+
+def matches(pattern: str, name: str) -> re.Match[str] | None:
+    """Match a name with a pattern of stars and a percent sign."""
+    expression = re.escape(pattern).replace(r"\*", r"(\d+)").replace("%", r"(\w+)")
+    return re.fullmatch(expression, name)
+
+
+def _first_match(name: str, rules: Sequence[Rule]) -> tuple[Rule, str] | None:
+    for rule in rules:
+        match = matches(rule.source, name)
+        if match is not None:
+            target = rule.target
+            for part in match.groups():
+                target = re.sub(r"[*%]", part, target, count=1)
+            return rule, target
+    return None
+
+
+def _reason_for(name: str, reasons: Sequence[Named]) -> Named | None:
+    return next((reason for reason in reasons if matches(reason.pattern, name)), None)
+
+
+def _stack_rows(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Join `name[0]`, `name[1]`, ... to `name`, one number each."""
+    state: dict[str, Tensor] = {}
+    rows: dict[str, dict[int, Tensor]] = {}
+    for name, tensor in found.items():
+        match = re.fullmatch(r"(.*)\[(\d+)\]", name)
+        if match is None:
+            state[name] = tensor
+        else:
+            rows.setdefault(match[1], {})[int(match[2])] = tensor.reshape(())
+    for name, numbered in rows.items():
+        state[name] = torch.stack([numbered[index] for index in sorted(numbered)])
+    return state
+
+
+def _misfits(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+    missing = [f"{name} is missing" for name in wanted if name not in state]
+    surplus = [f"{name} has no place in the model" for name in state if name not in wanted]
+    misshapen = [
+        f"{name} has shape {tuple(state[name].shape)} instead of {tuple(own.shape)}"
+        for name, own in wanted.items()
+        if name in state and state[name].shape != own.shape
+    ]
+    return missing + surplus + misshapen

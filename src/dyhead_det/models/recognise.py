@@ -1,0 +1,47 @@
+"""What a file that cannot be used looks like: one phrase for an error message."""
+
+from collections.abc import Mapping
+
+# What the beginnings of a file's names say, the most particular first.
+_SIGNS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("a GLIP model or another of maskrcnn-benchmark", ("rpn.head.dyhead_tower.",)),
+    ("a torchvision Mask R-CNN", ("roi_heads.mask_predictor.", "backbone.fpn.inner_blocks.")),
+    ("a torchvision Faster R-CNN", ("roi_heads.box_head.fc6.", "backbone.fpn.inner_blocks.")),
+    ("a torchvision RetinaNet", ("head.classification_head.cls_logits.", "backbone.fpn.")),
+    ("an mmdetection ATSS without DyHead", ("bbox_head.atss_cls.",)),
+    ("an mmdetection RetinaNet without DyHead", ("bbox_head.retina_cls.",)),
+    ("an mmdetection two-stage detector without DyHead", ("rpn_head.rpn_cls.",)),
+    ("an mmdetection detector without DyHead", ("bbox_head.",)),
+    ("a detectron2 Mask R-CNN without DyHead", ("roi_heads.mask_head.", "backbone.bottom_up.")),
+    ("a detectron2 Faster R-CNN without DyHead", ("roi_heads.box_head.", "backbone.bottom_up.")),
+    ("a detectron2 RetinaNet without DyHead", ("head.cls_subnet.", "backbone.bottom_up.")),
+    ("a detectron2 detector without DyHead", ("backbone.bottom_up.",)),
+    ("a ResNet body of detectron2 alone", ("stem.conv1.", "res2.0.")),
+    ("a torchvision ResNet classifier", ("layer1.0.conv1.", "fc.")),
+    ("a torchvision classifier", ("features.", "classifier.")),
+    ("a Swin classifier", ("patch_embed.", "layers.0.blocks.", "head.")),
+    ("a DETR", ("transformer.encoder.", "class_embed.")),
+    ("a YOLO of ultralytics", ("model.0.conv.",)),
+)
+
+
+def looks_like(content: object, names: Mapping[str, object]) -> str:
+    """Say what a file looks like.
+
+    Args:
+        content: What was read from the file.
+        names: The tensors in it by name.
+    """
+    if isinstance(content, Mapping):
+        if content.get("format") == "dyhead-det":
+            return "a checkpoint of dyhead-det already; use it as it is"
+        if {"state", "param_groups"} <= set(content):
+            return "the state of an optimizer"
+    for phrase, signs in _SIGNS:
+        if all(any(name.startswith(sign) for name in names) for sign in signs):
+            return phrase
+    if names:
+        return f"something else: {len(names)} tensors, {', '.join(list(names)[:3])} ..."
+    if isinstance(content, Mapping) and content:
+        return f"something without tensors by name: {', '.join(map(str, list(content)[:4]))} ..."
+    return f"something without tensors by name: a {type(content).__name__}"

@@ -1,0 +1,101 @@
+"""Every published model is recognised by its keys, and every key has a place."""
+
+import json
+from pathlib import Path
+
+import published_checkpoints as checkpoints
+import pytest
+import torch
+
+from dyhead_det.errors import CheckpointError
+from dyhead_det.models import import_detectron2, import_mmdet
+from dyhead_det.models.detectors import build_detector
+from dyhead_det.models.name_rules import translate
+
+KEY_LISTS = Path(__file__).parents[2] / ".." / "shared" / "official_keys"
+
+AUTHORS = {
+    "fasterrcnn": ("dyhead_r50_rcnn_fpn_1x", "fasterrcnn", "resnet50"),
+    "retinanet": ("dyhead_r50_retina_fpn_1x", "retinanet", "resnet50"),
+    "atss": ("dyhead_r50_atss_fpn_1x", "atss", "resnet50"),
+    "atss_swin_t": ("dyhead_swint_atss_fpn_2x_ms", "atss", "swin_t"),
+}
+MMDET = {"r50": "resnet50", "r50_caffe": "resnet50", "swin_l": "swin_l_w12"}
+
+
+def meta_tensors(keys):
+    """Tensors of these shapes without values."""
+    return {name: torch.empty(shape, device="meta") for name, shape in keys.items()}
+
+
+def account_for(importer, tensors):
+    config, num_classes = importer.describe_model(tensors, source="x.pth")
+    with torch.device("meta"):
+        detector = build_detector(config, num_classes=num_classes, load_body_weights=False)
+    table = importer.build_table(config)
+    _, account = translate(tensors, table, wanted=detector.state_dict(), source="x.pth")
+    return config, num_classes, account
+
+
+@pytest.mark.parametrize("model", AUTHORS)
+def test_every_key_of_the_authors_models_has_a_place(model):
+    tensors = meta_tensors(checkpoints.authors_keys(model))
+    config, num_classes, account = account_for(import_detectron2, tensors)
+    assert (config.detector.name, config.body.name) == AUTHORS[model][1:]
+    assert num_classes == 80
+    assert config.dyhead.num_blocks == 6
+    assert config.dyhead.coarse_offsets == "flattened"
+    assert not config.dyhead.residual
+    assert account.mapped.keys() | account.dropped.keys() == tensors.keys()
+    is_index = [name.endswith("relative_position_index") for name in account.dropped]
+    assert all(is_index)
+    assert len(is_index) == (12 if model == "atss_swin_t" else 0)
+
+
+@pytest.mark.parametrize("model", AUTHORS)
+def test_the_written_down_keys_are_the_authors(model):
+    path = KEY_LISTS / f"keys_{AUTHORS[model][0]}.json"
+    if not path.is_file():
+        pytest.skip("the authors' lists of keys are not here")
+    published = json.loads(path.read_text())["keys"]
+    expected = {name: tuple(entry["shape"]) for name, entry in published.items()}
+    assert checkpoints.authors_keys(model) == expected
+
+
+@pytest.mark.parametrize("model", MMDET)
+def test_every_key_of_mmdetections_models_has_a_place(model):
+    tensors = meta_tensors(checkpoints.mmdet_keys(model))
+    config, num_classes, account = account_for(import_mmdet, tensors)
+    assert (config.body.name, num_classes) == (MMDET[model], 80)
+    assert config.body.stride_in_1x1 == (model == "r50_caffe")
+    assert config.detector.anchor_offset == (0.0 if model == "r50" else 0.5)
+    assert config.input.pad_to_multiple == (32 if model == "r50" else None)
+    assert account.mapped.keys() | account.dropped.keys() == tensors.keys()
+    num_absent_biases = sum("no bias" in reason for reason in account.filled.values())
+    assert num_absent_biases == 3 * 6
+
+
+def test_buffers_of_older_files_and_a_missing_tensor(tmp_path):
+    keys = checkpoints.authors_keys("atss")
+    old = {
+        **keys,
+        "pixel_mean": (3, 1, 1),
+        "pixel_std": (3, 1, 1),
+        **{f"anchor_generator.cell_anchors.{level}": (1, 4) for level in range(5)},
+        "backbone.backbone.bottom_up.stem.conv1.norm.num_batches_tracked": (),
+    }
+    _, _, account = account_for(import_detectron2, meta_tensors(old))
+    assert account.dropped.keys() == old.keys() - keys.keys()
+    del keys["backbone.dyhead_tower.3.AttnConv.1.bias"]
+    with pytest.raises(CheckpointError, match=r"blocks\.3\.scale\.score\.bias is missing"):
+        account_for(import_detectron2, meta_tensors(keys))
+
+
+def test_an_unknown_body_is_refused_with_what_was_found():
+    keys = {
+        name: shape
+        for name, shape in checkpoints.authors_keys("atss").items()
+        if ".res4.5." not in name
+    }
+    with pytest.raises(CheckpointError, match=r"none of resnet50, .*\(3, 4, 5, 3\) blocks"):
+        import_detectron2.describe_model(meta_tensors(keys), source="x.pth")
