@@ -1,0 +1,1 @@
+"""What takes time, files and devices: training, evaluation, prediction."""

@@ -1,0 +1,89 @@
+"""Checkpoints: plain tensors and values, written whole or not at all, read without running code."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from dyhead_det.config import RunConfig, parse_config, to_plain
+from dyhead_det.contracts import CategoryMap
+from dyhead_det.errors import CheckpointError
+from dyhead_det.files import written_whole
+from dyhead_det.models.weights import read_torch_file
+
+FORMAT = "dyhead-det"
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """All that prediction needs, and, in `last.pt`, all that training needs to go on.
+
+    model: the detector's state dict, on the CPU when it was read from a file.
+    metrics: COCO numbers on the validation data at this step, if there are any.
+    training: the state of the run (see `engine.train`), or None.
+    """
+
+    config: RunConfig
+    categories: CategoryMap
+    model: dict[str, Tensor]
+    step: int
+    metrics: dict[str, float | None]
+    training: dict[str, Any] | None = None
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint, whole or not at all, and force it to the disk.
+
+    Raises:
+        OSError: If the disk is full or the folder cannot be written.
+    """
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "config": to_plain(checkpoint.config),
+        "categories": checkpoint.categories.to_plain(),
+        "model": checkpoint.model,
+        "step": checkpoint.step,
+        "metrics": checkpoint.metrics,
+        "training": checkpoint.training,
+    }
+    with written_whole(path, durable=True) as unfinished:
+        torch.save(content, unfinished)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read what `save_checkpoint` wrote, onto the CPU.
+
+    Raises:
+        CheckpointError: If the file is missing, damaged, unsafe, of another program or version.
+    """
+    content = read_torch_file(path)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        msg = f"{path}: not a checkpoint of dyhead-det, but {_describe(content)}"
+        raise CheckpointError(msg)
+    if content["version"] > VERSION:
+        msg = f"{path}: written by a newer dyhead-det (format {content['version']}); upgrade it"
+        raise CheckpointError(msg)
+    try:
+        return Checkpoint(
+            config=parse_config(content["config"]),
+            categories=CategoryMap.from_plain(content["categories"]),
+            model=content["model"],
+            step=content["step"],
+            metrics=content["metrics"],
+            training=content["training"],
+        )
+    except (KeyError, ValidationError) as error:
+        msg = f"{path}: incomplete or of another version of dyhead-det: {error}"
+        raise CheckpointError(msg) from error
+
+
+def _describe(content: object) -> str:
+    """Say what a foreign file looks like."""
+    if isinstance(content, dict) and content:
+        return f"a dictionary with {', '.join(map(str, list(content)[:4]))} ..."
+    return f"a {type(content).__name__}"

@@ -1,0 +1,248 @@
+"""COCO's numbers from boxes: detections in, 12 numbers and one line per class out.
+
+pycocotools is the reference; faster-coco-eval gives the same numbers several times faster. Both are
+imported only here, and only when something is scored.
+"""
+
+import contextlib
+import io
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dyhead_det.contracts import CategoryMap
+from dyhead_det.errors import ConfigError, DatasetError
+
+Backend = Literal["auto", "pycocotools", "faster-coco-eval"]
+
+# Positions in the evaluators' arrays: areas as pycocotools orders them, 1 / 10 / 100 detections,
+# IoU thresholds 0.50, 0.55 .. 0.95.
+_ALL, _SMALL, _MEDIUM, _LARGE = range(4)
+_AT_1, _AT_10, _AT_100 = range(3)
+_IOU_50, _IOU_75 = 0, 5
+
+
+class CocoResult(TypedDict):
+    """One line of COCO results: `bbox` is x, y, width, height; ids are the data set's own."""
+
+    image_id: int
+    category_id: int
+    bbox: list[float]
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class ClassResult:
+    """How well one class is found; without ground truth there is no number."""
+
+    name: str
+    num_boxes: int
+    AP: float | None
+    AP50: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class EvalResult:
+    """COCO's 12 numbers by name, and one line per class in label order.
+
+    A number is None where no ground truth asks for it, for instance APl without large objects.
+    """
+
+    metrics: dict[str, float | None]
+    classes: tuple[ClassResult, ...]
+    num_images: int
+    num_boxes: int
+    num_detections: int
+    backend: str
+
+    @property
+    def ap(self) -> float:
+        """COCO's main number, AP averaged over IoU .50:.95."""
+        return self.metrics["AP"] or 0.0
+
+    def table(self) -> str:
+        """Return the numbers as text for a terminal."""
+        names = list(self.metrics)
+        lines = [
+            f"{self.num_boxes} boxes in {self.num_images} images, "
+            f"{self.num_detections} detections ({self.backend})",
+            "",
+        ]
+        for row in (names[:6], names[6:]):
+            lines.append("  ".join(f"{name:>5}" for name in row))
+            lines.append("  ".join(f"{_show(self.metrics[name]):>5}" for name in row))
+        width = max([len("class"), *(len(line.name) for line in self.classes)])
+        lines += ["", f"{'class':<{width}}  {'boxes':>6}  {'AP':>5}  {'AP50':>5}"]
+        lines += [
+            f"{line.name:<{width}}  {line.num_boxes:>6}  {_show(line.AP):>5}  {_show(line.AP50):>5}"
+            for line in self.classes
+        ]
+        return "\n".join(lines)
+
+
+def require_scorable(ground_truth: Mapping[str, Any], backend: Backend) -> None:
+    """Find out before a long run whether its detections can be scored at the end.
+
+    Raises:
+        DatasetError: where the ground truth holds no box that could be found.
+        ConfigError: where the backend is not installed.
+    """
+    if all(annotation.get("iscrowd") for annotation in ground_truth["annotations"]):
+        raise DatasetError(
+            f"nothing to evaluate against: {len(ground_truth['images'])} images without a single "
+            "annotated object; give a data set with annotations"
+        )
+    _import_backend(backend)
+
+
+def evaluate_detections(
+    ground_truth: Mapping[str, Any],
+    detections: Sequence[CocoResult],
+    categories: CategoryMap,
+    *,
+    backend: Backend,
+) -> EvalResult:
+    """Score detections as COCO does.
+
+    Args:
+        ground_truth: a COCO dictionary.
+        detections: COCO results on images and categories of the ground truth.
+        categories: the classes in label order, with the ids of the ground truth.
+        backend: who computes the numbers.
+
+    Raises:
+        DatasetError, ConfigError: as `require_scorable`.
+    """
+    require_scorable(ground_truth, backend)
+    boxes_of_class = Counter(
+        annotation["category_id"]
+        for annotation in ground_truth["annotations"]
+        if not annotation.get("iscrowd")
+    )
+    precision, recall, backend_name = _accumulate(ground_truth, detections, backend)
+    ids = sorted(category["id"] for category in ground_truth["categories"])
+    at_100 = precision[..., _AT_100]  # (T, R, K, areas)
+    classes = []
+    for category in categories:
+        of_class = at_100[:, :, ids.index(category.dataset_id), _ALL]  # (T, R)
+        classes.append(
+            ClassResult(
+                category.name,
+                boxes_of_class[category.dataset_id],
+                _mean(of_class),
+                _mean(of_class[_IOU_50]),
+            )
+        )
+    return EvalResult(
+        metrics=_twelve_numbers(precision, recall),
+        classes=tuple(classes),
+        num_images=len(ground_truth["images"]),
+        num_boxes=boxes_of_class.total(),
+        num_detections=len(detections),
+        backend=backend_name,
+    )
+
+
+def _accumulate(
+    ground_truth: Mapping[str, Any], detections: Sequence[CocoResult], backend: Backend
+) -> tuple[NDArray[np.float64], NDArray[np.float64], str]:
+    """Match detections with ground truth.
+
+    Returns:
+        Precision (T, R, K, areas, counts) over 10 IoU thresholds, 101 recalls and K categories in
+        order of id, recall (T, K, areas, counts), both -1 where there is no ground truth, and the
+        name of who computed them.
+    """
+    name, new_table, new_evaluation = _import_backend(backend)
+    # Both libraries talk to stdout, which belongs to the program's own results.
+    with contextlib.redirect_stdout(io.StringIO()):
+        tables = [new_table(), new_table()]
+        for table, annotations in zip(
+            tables, (ground_truth["annotations"], detections), strict=True
+        ):
+            # Built here because `COCO.loadRes` fails on no detections.
+            table.dataset = {
+                "images": [{"id": image["id"]} for image in ground_truth["images"]],
+                "categories": [{"id": category["id"]} for category in ground_truth["categories"]],
+                "annotations": _numbered(annotations),
+            }
+            table.createIndex()
+        evaluation = new_evaluation(*tables, iouType="bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+    return evaluation.eval["precision"], evaluation.eval["recall"], name
+
+
+def _numbered(annotations: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Copy what the evaluators read; they write into the records they are given.
+
+    Numbers start at 1 because pycocotools takes a match with annotation 0 for none.
+    """
+    return [
+        {
+            "id": number,
+            "image_id": annotation["image_id"],
+            "category_id": annotation["category_id"],
+            "bbox": annotation["bbox"],
+            "area": annotation.get("area", annotation["bbox"][2] * annotation["bbox"][3]),
+            "iscrowd": annotation.get("iscrowd", 0),
+            "score": annotation.get("score", 0.0),
+        }
+        for number, annotation in enumerate(annotations, start=1)
+    ]
+
+
+def _import_backend(backend: Backend) -> tuple[str, Callable[[], Any], Callable[..., Any]]:
+    """Return a backend's name, its table of annotations and its evaluation."""
+    if backend != "pycocotools":
+        try:
+            from faster_coco_eval import COCO, COCOeval_faster  # noqa: PLC0415 - only when scoring
+        except ImportError as error:
+            if backend == "faster-coco-eval":
+                raise ConfigError(
+                    f"eval.backend: faster-coco-eval cannot be imported ({error}); "
+                    "`pip install faster-coco-eval`, or use auto or pycocotools"
+                ) from error
+        else:
+            return "faster-coco-eval", COCO, COCOeval_faster
+    from pycocotools.coco import COCO  # noqa: PLC0415 - only when scoring
+    from pycocotools.cocoeval import COCOeval  # noqa: PLC0415 - only when scoring
+
+    return "pycocotools", COCO, COCOeval
+
+
+def _twelve_numbers(
+    precision: NDArray[np.float64], recall: NDArray[np.float64]
+) -> dict[str, float | None]:
+    """Average precision and recall as COCO's summary does."""
+    ap = precision[..., _AT_100]  # (T, R, K, areas)
+    ar = recall[..., _AT_100]  # (T, K, areas)
+    means = {
+        "AP": ap[..., _ALL],
+        "AP50": ap[_IOU_50, ..., _ALL],
+        "AP75": ap[_IOU_75, ..., _ALL],
+        "APs": ap[..., _SMALL],
+        "APm": ap[..., _MEDIUM],
+        "APl": ap[..., _LARGE],
+        "AR1": recall[..., _ALL, _AT_1],
+        "AR10": recall[..., _ALL, _AT_10],
+        "AR100": ar[..., _ALL],
+        "ARs": ar[..., _SMALL],
+        "ARm": ar[..., _MEDIUM],
+        "ARl": ar[..., _LARGE],
+    }
+    return {name: _mean(values) for name, values in means.items()}
+
+
+def _mean(values: NDArray[np.float64]) -> float | None:
+    """Average what is defined; the evaluators write -1 where there is no ground truth."""
+    defined = values[values > -1]
+    return float(np.mean(defined)) if defined.size else None
+
+
+def _show(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,58 @@
+"""`eval`: a checkpoint and a data set in, the COCO numbers and the detections out."""
+
+from pathlib import Path
+
+from dyhead_det.data.loaders import DetectionDataset, build_eval_loader
+from dyhead_det.engine.checkpoint import load_checkpoint
+from dyhead_det.engine.coco_scores import Backend, EvalResult
+from dyhead_det.engine.datasets import load_evaluation_data
+from dyhead_det.engine.device import choose_device
+from dyhead_det.engine.evaluate import evaluate_detector, write_results
+from dyhead_det.engine.predict import Predictor
+
+
+def evaluate_checkpoint(
+    path: Path,
+    out: Path,
+    *,
+    data: Path | None,
+    images: Path | None,
+    backend: Backend | None,
+    batch_size: int | None,
+    short_edge: int | None,
+    long_edge: int | None,
+    device: str,
+) -> EvalResult:
+    """Evaluate a checkpoint; write `metrics.json` and `detections.json` into a folder.
+
+    What is None is as in the run that made the checkpoint, so that its own numbers come again.
+
+    Raises:
+        CheckpointError: If the checkpoint cannot be used.
+        ConfigError: If options do not go together or the device is not there.
+        DatasetError: If the data cannot be used or its categories are others.
+    """
+    checkpoint = load_checkpoint(path)
+    config = checkpoint.config
+    dataset = load_evaluation_data(config.data, data=data, images=images)
+    predictor = Predictor.from_checkpoint(
+        checkpoint, device=choose_device(device), short_edge=short_edge, long_edge=long_edge
+    )
+    loader = build_eval_loader(
+        DetectionDataset(dataset),
+        batch_size=batch_size or config.eval.batch_size,
+        num_workers=config.data.num_workers,
+        broken_images=config.data.broken_images,
+        pin_memory=predictor.device.type == "cuda",
+    )
+    result, detections = evaluate_detector(
+        predictor.detector,
+        loader,
+        ground_truth=dataset.ground_truth(),
+        categories=predictor.categories,
+        device=predictor.device,
+        backend=backend or config.eval.backend,
+        progress=True,
+    )
+    write_results(out, result, detections)
+    return result

@@ -1,0 +1,90 @@
+"""Signals that end a run, obeyed where its state is whole: between two steps or two batches."""
+
+import os
+import signal
+from collections.abc import Iterator, Sized
+from contextlib import AbstractContextManager
+from types import FrameType, TracebackType
+from typing import Any, Protocol
+
+_SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
+
+
+class StopRequested(Exception):  # noqa: N818 - a request, not an error
+    """Raised by `StopSignals.check` after a signal has come."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal.Signals(signal_number).name)
+        self.signal_number = signal_number
+
+
+class Batches(Sized, Protocol):
+    """What a loader is to a loop: a length and batches."""
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+class StopSignals(AbstractContextManager["StopSignals"]):
+    """Notes Ctrl-C, SIGTERM and a lost terminal instead of dying at once.
+
+    A second signal of the same kind acts as if this were not here.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopSignals":
+        self._previous = {number: signal.signal(number, self._note) for number in _SIGNALS}
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for number, previous in self._previous.items():
+            signal.signal(number, previous)
+
+    def check(self) -> None:
+        """Raise `StopRequested` if a signal has come."""
+        if self.received is not None:
+            raise StopRequested(self.received)
+
+    def watch(self, batches: Batches) -> "WatchedBatches":
+        """Return the same batches, with a check before each."""
+        return WatchedBatches(batches, self)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self.received = number
+        signal.signal(number, self._previous[number])
+        if number == getattr(signal, "SIGHUP", None):
+            _leave_terminal()
+
+
+class WatchedBatches:
+    """Batches of a loader, with a check for signals before each."""
+
+    def __init__(self, batches: Batches, stop: StopSignals) -> None:
+        self._batches = batches
+        self._stop = stop
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self._batches:
+            self._stop.check()
+            yield batch
+
+
+def _leave_terminal() -> None:
+    """Send further output nowhere: writing to a terminal that is gone would end the run."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        if os.isatty(descriptor):
+            os.dup2(nowhere, descriptor)
+    os.close(nowhere)

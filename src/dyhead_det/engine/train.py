@@ -1,0 +1,451 @@
+"""Train a detector: build, resume, then step -> log -> evaluate -> save, in this order.
+
+A run is a function of configuration, data and seed: the order of the data follows from the seed
+and the epoch, all other randomness from the seed and the step. So a run that was stopped goes on
+with the same numbers as one that was not, whatever the number of workers.
+"""
+
+import logging
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dyhead_det.config import RunConfig, changed_keys, to_plain
+from dyhead_det.config_file import to_yaml
+from dyhead_det.contracts import Target
+from dyhead_det.data.coco import CocoDataset
+from dyhead_det.data.loaders import (
+    DetectionDataset,
+    DetectionLoader,
+    build_eval_loader,
+    build_train_loader,
+)
+from dyhead_det.data.transforms import build_augmentation
+from dyhead_det.engine.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from dyhead_det.engine.datasets import load_training_data, load_validation_data
+from dyhead_det.engine.device import images_to_device
+from dyhead_det.engine.evaluate import evaluate_detector, match_categories
+from dyhead_det.engine.metrics_file import append_row, keep_rows, read_rows
+from dyhead_det.engine.optim import LearningRate, build_optimizer
+from dyhead_det.engine.progress import TrainProgress, memory_gib
+from dyhead_det.engine.stopping import StopRequested, StopSignals
+from dyhead_det.errors import (
+    CheckpointError,
+    ConfigError,
+    NonFiniteLossError,
+    StoppedError,
+)
+from dyhead_det.models.detectors import Detector, build_detector
+from dyhead_det.models.finetune import start_from
+from dyhead_det.visualize.plots import plot_curves
+
+logger = logging.getLogger(__name__)
+
+AMP_TYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+# What may differ between a run and its resumption: it changes no weight.
+HARMLESS_KEYS = (
+    "data.root",
+    "data.num_workers",
+    "eval",
+    "train.log_every_steps",
+    "train.save_every_minutes",
+    "train.eval_every_epochs",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What a run has reached.
+
+    num_steps: steps done, those before a resumption too.
+    best: COCO numbers of the best evaluation, empty without validation data.
+    checkpoint: the file to use from now on.
+    """
+
+    num_steps: int
+    best: dict[str, float | None]
+    checkpoint: Path
+    was_finished: bool
+
+    def summary(self) -> str:
+        """Say in one line what was reached and where it lies."""
+        done = "was finished already" if self.was_finished else "done"
+        reached = "no validation data, no AP"
+        if self.best:
+            ap, ap50 = self.best["AP"] or 0.0, self.best["AP50"] or 0.0
+            reached = f"AP {ap:.3f}, AP50 {ap50:.3f} at step {self.best['step']}"
+        return f"{done}: {self.num_steps} steps; {reached} -> {self.checkpoint}"
+
+
+@dataclass(slots=True)
+class Run:
+    """Everything that a run holds; the second half changes as it goes."""
+
+    config: RunConfig
+    out: Path
+    device: torch.device
+    train_data: CocoDataset
+    val_data: CocoDataset | None
+    detector: Detector
+    optimizer: torch.optim.Optimizer
+    learning_rate: LearningRate
+    scaler: torch.amp.GradScaler
+    steps_per_epoch: int
+    num_steps: int
+
+    step: int = 0
+    evaluated_step: int = 0
+    best: dict[str, float | None] = field(default_factory=dict)
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    loss_sums: dict[str, float] = field(default_factory=dict)
+    num_summed: int = 0
+    saved_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def epoch(self) -> float:
+        """How often the data have been seen."""
+        return self.step / self.steps_per_epoch
+
+    @property
+    def last_path(self) -> Path:
+        """The checkpoint to go on from."""
+        return self.out / "last.pt"
+
+    @property
+    def best_path(self) -> Path:
+        """The checkpoint with the best AP so far."""
+        return self.out / "best.pt"
+
+    @property
+    def metrics_path(self) -> Path:
+        """Losses and COCO numbers, row by row."""
+        return self.out / "metrics.jsonl"
+
+
+def train(
+    config: RunConfig,
+    out: Path,
+    *,
+    device: torch.device,
+    resume: bool,
+) -> TrainResult:
+    """Train a detector and leave its checkpoints, numbers and curves in a folder.
+
+    Args:
+        config: The run.
+        out: The run folder: config.yaml, metrics.jsonl, last.pt, best.pt, curves.png.
+        device: Where to run.
+        resume: Go on from `out/last.pt` if it is there.
+
+    Raises:
+        ConfigError: If the folder holds another run.
+        CheckpointError: If the checkpoint to resume from is damaged or of another run.
+        DatasetError: If annotations or images cannot be used.
+        NonFiniteLossError: If a loss is NaN or infinite.
+        StoppedError: If the run was stopped by a signal; it is saved then.
+    """
+    last_path = out / "last.pt"
+    if last_path.exists() and not resume:
+        msg = f"{out}: holds a run; go on with it by --resume, or give another folder by --out"
+        raise ConfigError(msg)
+    checkpoint = load_checkpoint(last_path) if last_path.exists() else None
+    run = _build_run(config, out, device, is_new=checkpoint is None)
+    if checkpoint is None:
+        out.mkdir(parents=True, exist_ok=True)
+        run.metrics_path.unlink(missing_ok=True)
+    else:
+        _restore(run, checkpoint)
+    (out / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+    was_finished = run.step == run.num_steps and run.evaluated_step == run.step
+    if not was_finished:
+        _run_to_the_end(run)
+    result_path = run.best_path if run.best else run.last_path
+    return TrainResult(run.step, run.best, result_path, was_finished)
+
+
+def _build_run(
+    config: RunConfig,
+    out: Path,
+    device: torch.device,
+    *,
+    is_new: bool,
+) -> Run:
+    """Build all parts; only a new run reads weights to start from."""
+    train_data = load_training_data(config.data)
+    val_data = load_validation_data(config.data)
+    if val_data is not None:  # better now than after the first epoch
+        match_categories(train_data.categories, val_data.ground_truth()["categories"])
+    torch.manual_seed(config.seed)
+    detector = build_detector(
+        config.model,
+        num_classes=len(train_data.categories),
+        load_body_weights=is_new and config.model.weights is None,
+    )
+    if is_new and config.model.weights is not None:
+        start_from(
+            detector,
+            Path(config.model.weights),
+            categories=train_data.categories,
+            config=config.model,
+        )
+    detector.to(device)
+    optimizer = build_optimizer(config.optim, detector, body=detector.backbone.body)
+    steps_per_epoch = math.ceil(len(train_data) / config.train.batch_size)
+    num_steps = config.train.steps or (config.train.epochs or 0) * steps_per_epoch
+    return Run(
+        config=config,
+        out=out,
+        device=device,
+        train_data=train_data,
+        val_data=val_data,
+        detector=detector,
+        optimizer=optimizer,
+        learning_rate=LearningRate(config.schedule, optimizer, num_steps=num_steps),
+        scaler=torch.amp.GradScaler(device.type, enabled=config.train.amp == "fp16"),
+        steps_per_epoch=steps_per_epoch,
+        num_steps=num_steps,
+    )
+
+
+def _run_to_the_end(run: Run) -> None:
+    """Train and evaluate in turn until the last step; save on the way and when stopped."""
+    progress = TrainProgress(first_step=run.step, num_steps=run.num_steps, device=run.device)
+    loader = _build_train_loader(run)
+    with StopSignals() as stop, progress:
+        try:
+            _evaluate_if_due(run, stop)  # a run may have been stopped while evaluating
+            while run.step < run.num_steps:
+                _train_one_epoch(run, loader, stop, progress)
+                _save_last(run)
+                _evaluate_if_due(run, stop)
+        except StopRequested as request:
+            _save_last(run)
+            msg = (
+                f"stopped by {request} after step {run.step} of {run.num_steps}; saved in "
+                f"{run.last_path}; go on with --resume"
+            )
+            raise StoppedError(msg, signal_number=request.signal_number) from request
+
+
+def _train_one_epoch(
+    run: Run, loader: DetectionLoader, stop: StopSignals, progress: TrainProgress
+) -> None:
+    """Train from the current step to the end of its epoch, or of the run."""
+    epoch, start_step = divmod(run.step, run.steps_per_epoch)
+    loader.set_epoch(epoch, start_step=start_step)
+    run.detector.train()
+    progress.restart_window()
+    for images, targets in stop.watch(loader):
+        lr, loss = _train_step(run, images, targets)
+        # The loader leaves out batches without a readable image, but counts them.
+        run.step = epoch * run.steps_per_epoch + loader.position
+        progress.advance(run.step, num_images=len(images), loss=loss, lr=lr)
+        if run.step % run.config.train.log_every_steps == 0 or run.step == run.num_steps:
+            _log_losses(run, progress, lr)
+        if run.step == run.num_steps:
+            return
+        if time.monotonic() - run.saved_at > 60 * run.config.train.save_every_minutes:
+            _save_last(run)
+    run.step = (epoch + 1) * run.steps_per_epoch
+
+
+def _build_train_loader(run: Run) -> DetectionLoader:
+    config = run.config
+    augmentation = build_augmentation(
+        horizontal_flip=config.data.augment.horizontal_flip,
+        vertical_flip=config.data.augment.vertical_flip,
+        photometric=config.data.augment.photometric,
+        large_scale_jitter=config.data.augment.large_scale_jitter,
+        size=config.model.input.short_edge,
+    )
+    return build_train_loader(
+        DetectionDataset(run.train_data, augmentation=augmentation),
+        batch_size=config.train.batch_size,
+        seed=config.seed,
+        num_workers=config.data.num_workers,
+        broken_images=config.data.broken_images,
+        pin_memory=run.device.type == "cuda",
+    )
+
+
+def _train_step(run: Run, images: list[Tensor], targets: list[Target]) -> tuple[float, float]:
+    """Do one step of the optimizer and return its learning rate and loss.
+
+    Its randomness follows from the seed and the step alone.
+    """
+    torch.manual_seed(_step_seed(run.config.seed, run.step))
+    lr = run.learning_rate.set(run.step)
+    losses = _forward(run, images, targets)
+    values = _finite_values(run, losses, targets)
+    run.optimizer.zero_grad(set_to_none=True)
+    total: Tensor = run.scaler.scale(torch.stack(list(losses.values())).sum())
+    total.backward()  # type: ignore[no-untyped-call]  # PyTorch's, not annotated
+    if run.config.optim.clip_norm is not None:
+        run.scaler.unscale_(run.optimizer)
+        torch.nn.utils.clip_grad_norm_(run.detector.parameters(), run.config.optim.clip_norm)
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
+    for name, value in values.items():
+        run.loss_sums[name] = run.loss_sums.get(name, 0.0) + value
+    run.num_summed += 1
+    return lr, sum(values.values())
+
+
+def _forward(run: Run, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
+    """Return the losses of a batch by name, all of them starting with ``loss``."""
+    device, amp_type = run.device, AMP_TYPES[run.config.train.amp]
+    on_device = [
+        Target(
+            boxes=target["boxes"].to(device, non_blocking=True),
+            labels=target["labels"].to(device, non_blocking=True),
+        )
+        for target in targets
+    ]
+    with torch.autocast(device.type, dtype=amp_type, enabled=amp_type is not None):
+        losses = run.detector(images_to_device(images, device), on_device)
+    return {
+        name if name.startswith("loss") else f"loss_{name}": loss for name, loss in losses.items()
+    }
+
+
+def _finite_values(run: Run, losses: dict[str, Tensor], targets: list[Target]) -> dict[str, float]:
+    """Return the losses as numbers.
+
+    Raises:
+        NonFiniteLossError: If one is none.
+    """
+    values = dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
+    wrong = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
+    if wrong:
+        image_ids = ", ".join(str(target["image_id"]) for target in targets)
+        kept = (
+            f"the last checkpoint is {run.last_path}"
+            if run.last_path.exists()
+            else "no checkpoint yet"
+        )
+        msg = (
+            f"step {run.step + 1}: {', '.join(wrong)}, on images {image_ids}; {kept}; lower "
+            "optim.lr, lengthen schedule.warmup_steps, set optim.clip_norm or train.amp=off"
+        )
+        raise NonFiniteLossError(msg)
+    return values
+
+
+def _step_seed(seed: int, step: int) -> int:
+    """Mix the seed of a run and a step to a seed of the step (SplitMix64's increments)."""
+    return (seed * 0x9E3779B97F4A7C15 + (step + 1) * 0xBF58476D1CE4E5B9) % 2**63
+
+
+def _log_losses(run: Run, progress: TrainProgress, lr: float) -> None:
+    """Write the mean losses since the last row, and start anew."""
+    means = {name: value / run.num_summed for name, value in run.loss_sums.items()}
+    values = {
+        "loss": sum(means.values()),
+        **means,
+        "lr": lr,
+        "images_per_second": progress.images_per_second(),
+        "memory_gib": memory_gib(run.device),
+    }
+    append_row(run.metrics_path, {"step": run.step, "epoch": run.epoch, **values})
+    progress.tell(values)
+    run.loss_sums, run.num_summed = {}, 0
+
+
+def _evaluate_if_due(run: Run, stop: StopSignals) -> None:
+    """Evaluate at the end of every N-th epoch and of the run; keep the best checkpoint."""
+    period = run.steps_per_epoch * run.config.train.eval_every_epochs
+    is_due = run.step == run.num_steps or (run.step > 0 and run.step % period == 0)
+    if run.val_data is None or not is_due or run.evaluated_step == run.step:
+        return
+    loader = build_eval_loader(
+        DetectionDataset(run.val_data),
+        batch_size=run.config.eval.batch_size,
+        num_workers=run.config.data.num_workers,
+        broken_images=run.config.data.broken_images,
+        pin_memory=run.device.type == "cuda",
+    )
+    result, _ = evaluate_detector(
+        run.detector,
+        stop.watch(loader),
+        ground_truth=run.val_data.ground_truth(),
+        categories=run.train_data.categories,
+        device=run.device,
+        backend=run.config.eval.backend,
+        progress=True,
+    )
+    run.metrics = result.metrics
+    run.evaluated_step = run.step
+    is_best = not run.best or result.ap > (run.best["AP"] or 0.0)
+    if is_best:
+        run.best = {"step": run.step, **result.metrics}
+        save_checkpoint(run.best_path, _checkpoint(run, with_training=False))
+    append_row(run.metrics_path, {"step": run.step, "epoch": run.epoch, **result.metrics})
+    logger.info(
+        "step %d, epoch %.4g: AP %.3f, AP50 %.3f%s",
+        run.step,
+        run.epoch,
+        result.ap,
+        result.metrics["AP50"] or 0.0,
+        " (best)" if is_best else "",
+    )
+    plot_curves(read_rows(run.metrics_path), run.out / "curves.png")
+    _save_last(run)
+
+
+def _save_last(run: Run) -> None:
+    save_checkpoint(run.last_path, _checkpoint(run, with_training=True))
+    run.saved_at = time.monotonic()
+
+
+def _checkpoint(run: Run, *, with_training: bool) -> Checkpoint:
+    training = {
+        "optimizer": run.optimizer.state_dict(),
+        "scaler": run.scaler.state_dict(),
+        "evaluated_step": run.evaluated_step,
+        "best": run.best,
+        "loss_sums": run.loss_sums,
+        "num_summed": run.num_summed,
+        "num_images": len(run.train_data),
+    }
+    return Checkpoint(
+        config=run.config,
+        categories=run.train_data.categories,
+        model=run.detector.state_dict(),
+        step=run.step,
+        metrics=run.metrics,
+        training=training if with_training else None,
+    )
+
+
+def _restore(run: Run, checkpoint: Checkpoint) -> None:
+    """Bring a run to where a checkpoint of it was written."""
+    training = checkpoint.training
+    if training is None:
+        msg = f"{run.last_path}: holds no state of a run to go on with"
+        raise CheckpointError(msg)
+    changed = changed_keys(to_plain(checkpoint.config), to_plain(run.config), HARMLESS_KEYS)
+    if changed:
+        msg = (
+            f"{run.last_path}: cannot go on with another configuration; changed: "
+            f"{', '.join(changed)}; undo that, or start a new run with another --out"
+        )
+        raise ConfigError(msg)
+    if training["num_images"] != len(run.train_data):
+        msg = (
+            f"{run.last_path}: was trained on {training['num_images']} images, now there are "
+            f"{len(run.train_data)}; start a new run with another --out"
+        )
+        raise CheckpointError(msg)
+    run.detector.load_state_dict(checkpoint.model)
+    run.optimizer.load_state_dict(training["optimizer"])
+    run.scaler.load_state_dict(training["scaler"])
+    run.step, run.metrics = checkpoint.step, checkpoint.metrics
+    run.evaluated_step, run.best = training["evaluated_step"], training["best"]
+    run.loss_sums, run.num_summed = training["loss_sums"], training["num_summed"]
+    keep_rows(run.metrics_path, last_step=run.step, evaluated_step=run.evaluated_step)
+    logger.info("going on after step %d of %d", run.step, run.num_steps)

@@ -1,0 +1,243 @@
+"""Pictures with boxes: readable labels, one colour per class, sizes that follow the picture."""
+
+import bisect
+import colorsys
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from dyhead_det.contracts import Prediction, Target
+
+Color = tuple[int, int, int]
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+# Left, top, right, bottom in pixels.
+Rectangle = tuple[int, int, int, int]
+
+# Labels would cover a smaller picture: it is enlarged by a whole number until it is that wide.
+READABLE_EDGE = 320
+PAPER: Color = (250, 250, 250)
+INK: Color = (30, 30, 30)
+
+
+def class_color(label: int) -> Color:
+    """Return the colour of a class: the same in every run, far from those of its neighbours.
+
+    Golden-ratio steps around the hue circle never meet; three grades of saturation and brightness
+    part the hues that come close.
+    """
+    hue = (0.99 + label * 0.618034) % 1.0
+    saturation, brightness = ((0.85, 1.0), (0.55, 1.0), (0.9, 0.7))[label % 3]
+    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, brightness)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def draw_detections(
+    image: Tensor,
+    boxes: ArrayLike,
+    labels: ArrayLike,
+    scores: ArrayLike | None,
+    names: Sequence[str] | Mapping[int, str],
+) -> Image.Image:
+    """Draw boxes with their classes and scores onto a copy of an image.
+
+    Args:
+        image: (3, H, W) uint8; a small one comes back enlarged (see `READABLE_EDGE`).
+        boxes: (N, 4) xyxy in pixels of the image, best first.
+        labels: (N,) class numbers.
+        scores: (N,) in [0, 1], or None for ground truth.
+        names: what each class number is called.
+
+    Returns:
+        An RGB picture.
+    """
+    picture = Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0).numpy()))
+    enlargement = math.ceil(READABLE_EDGE / max(picture.size))
+    picture = picture.resize(
+        (picture.width * enlargement, picture.height * enlargement), Image.Resampling.BICUBIC
+    )
+    outlines = _outlines(boxes, enlargement, picture.size)
+    numbers = np.asarray(labels, dtype=np.int64).reshape(-1).tolist()
+    captions = [names[label] for label in numbers]
+    if scores is not None:
+        percents = np.asarray(scores, dtype=np.float64).reshape(-1) * 100
+        captions = [
+            f"{name} {percent:.0f}%" for name, percent in zip(captions, percents, strict=True)
+        ]
+    canvas = ImageDraw.Draw(picture)
+    colors = [class_color(label) for label in numbers]
+    # The best detection is drawn last and stays visible.
+    for outline, color in reversed(list(zip(outlines, colors, strict=True))):
+        _draw_outline(canvas, outline, color, picture.size)
+    _draw_labels(canvas, outlines, captions, colors, picture.size)
+    return picture
+
+
+def draw_comparison(
+    image: Tensor,
+    truth: Target,
+    prediction: Prediction,
+    names: Sequence[str] | Mapping[int, str],
+) -> Image.Image:
+    """Put the annotated objects (left) beside the detected ones (right)."""
+    annotated = draw_detections(image, truth["boxes"], truth["labels"], None, names)
+    detected = draw_detections(
+        image, prediction["boxes"], prediction["labels"], prediction["scores"], names
+    )
+    return contact_sheet(
+        [annotated, detected],
+        [f"annotated: {len(truth['labels'])}", f"detected: {len(prediction['labels'])}"],
+        columns=2,
+        tile=max(annotated.size),
+    )
+
+
+def contact_sheet(
+    pictures: Sequence[Image.Image], titles: Sequence[str], *, columns: int, tile: int
+) -> Image.Image:
+    """Lay pictures out row by row, each under its title.
+
+    Args:
+        pictures: at least one; larger ones are reduced to the tile, smaller ones are not enlarged.
+        titles: one for each picture.
+        columns: pictures in a row.
+        tile: largest width and height of a picture on the sheet, in pixels.
+    """
+    tiles = [picture.copy() for picture in pictures]
+    for reduced in tiles:
+        reduced.thumbnail((tile, tile))
+    font = _font((tile, tile))
+    gap = max(4, tile // 50)
+    title_height = _text_height(font) + gap
+    columns = min(columns, len(tiles))
+    width = max(picture.width for picture in tiles)
+    height = max(picture.height for picture in tiles) + title_height
+    rows = math.ceil(len(tiles) / columns)
+    sheet = Image.new(
+        "RGB", (gap + columns * (width + gap), gap + rows * (height + gap)), color=PAPER
+    )
+    canvas = ImageDraw.Draw(sheet)
+    for i, (picture, title) in enumerate(zip(tiles, titles, strict=True)):
+        left = gap + i % columns * (width + gap)
+        top = gap + i // columns * (height + gap)
+        canvas.text((left, top), _shortened(title, font, width), fill=INK, font=font)
+        sheet.paste(picture, (left, top + title_height))
+    return sheet
+
+
+def _outlines(boxes: ArrayLike, enlargement: int, size: tuple[int, int]) -> list[Rectangle]:
+    """Bring boxes to whole pixels of the picture, at least one pixel large and inside it."""
+    corners = np.asarray(boxes, dtype=np.float64).reshape(-1, 4) * enlargement
+    limits = np.array([size[0] - 1, size[1] - 1])
+    starts = np.clip(np.floor(corners[:, :2]), 0, limits).astype(int)
+    ends = np.clip(np.ceil(corners[:, 2:]) - 1, starts, limits).astype(int)
+    return [
+        (left, top, right, bottom)
+        for (left, top), (right, bottom) in zip(starts.tolist(), ends.tolist(), strict=True)
+    ]
+
+
+def _draw_outline(
+    canvas: ImageDraw.ImageDraw, outline: Rectangle, color: Color, size: tuple[int, int]
+) -> None:
+    """Draw a box inside its own pixels, with a thin dark line that parts it from the picture."""
+    width = max(2, round(math.sqrt(size[0] * size[1]) / 250))
+    left, top, right, bottom = outline
+    canvas.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline=INK, width=1)
+    canvas.rectangle(outline, outline=color, width=width)
+
+
+def _draw_labels(
+    canvas: ImageDraw.ImageDraw,
+    outlines: Sequence[Rectangle],
+    captions: Sequence[str],
+    colors: Sequence[Color],
+    size: tuple[int, int],
+) -> None:
+    """Write the captions on plates of their box's colour, best first and without covering others.
+
+    A caption without a free place goes where it would have gone alone, underneath the better ones.
+    """
+    font = _font(size)
+    padding = max(1, _text_height(font) // 6)
+    height = _text_height(font) + 2 * padding
+    taken = np.empty((0, 4), dtype=np.int64)
+    plates: list[tuple[Rectangle, str, Color]] = []
+    for outline, caption, color in zip(outlines, captions, colors, strict=True):
+        text = _shortened(caption, font, size[0] - 2 * padding)
+        width = math.ceil(font.getlength(text)) + 2 * padding
+        places = [(x, y, x + width, y + height) for x, y in _places(outline, (width, height), size)]
+        free = [place for place in places if not _overlaps(place, taken)]
+        plate = (free or places)[0]
+        taken = np.concatenate([taken, [plate]])
+        plates.append((plate, text, color))
+    for plate, text, color in reversed(plates):
+        canvas.rectangle((plate[0], plate[1], plate[2] - 1, plate[3] - 1), fill=color)
+        canvas.text(
+            (plate[0] + padding, plate[1] + padding), text, fill=_text_color(color), font=font
+        )
+
+
+def _places(
+    outline: Rectangle, plate: tuple[int, int], size: tuple[int, int]
+) -> list[tuple[int, int]]:
+    """Return the left top corners where a plate may stand inside the picture, best first."""
+    left, top, right, bottom = outline
+    width, height = plate
+    lefts = [max(0, min(x, size[0] - width)) for x in (left, right + 1 - width)]
+    # A plate inside a box must leave most of it to be seen.
+    has_room_inside = bottom - top > 3 * height
+    tops = [
+        y
+        for y, is_usable in (
+            (top - height, True),
+            (top, has_room_inside),
+            (bottom + 1, True),
+            (bottom + 1 - height, has_room_inside),
+        )
+        if is_usable and 0 <= y <= size[1] - height
+    ]
+    return [(x, y) for y in tops or [0] for x in lefts]
+
+
+def _overlaps(place: Rectangle, taken: NDArray[np.int64]) -> bool:
+    left, top, right, bottom = place
+    return bool(
+        np.any(
+            (taken[:, 0] < right)
+            & (left < taken[:, 2])
+            & (taken[:, 1] < bottom)
+            & (top < taken[:, 3])
+        )
+    )
+
+
+def _font(size: tuple[int, int]) -> Font:
+    """Return Pillow's own font, grown with the picture's size in pixels."""
+    return ImageFont.load_default(max(11, round(math.sqrt(size[0] * size[1]) / 45)))
+
+
+def _text_height(font: Font) -> int:
+    """Return the height of a line, from above capitals to below a `g`."""
+    return math.ceil(font.getbbox("Ag")[3])
+
+
+def _shortened(text: str, font: Font, width: int) -> str:
+    """Cut a text that is wider than `width` pixels and end it with an ellipsis."""
+    if font.getlength(text) <= width:
+        return text
+    num_fitting = bisect.bisect_right(
+        range(1, len(text)), width, key=lambda n: math.ceil(font.getlength(text[:n] + "…"))
+    )
+    return text[:num_fitting] + "…"
+
+
+def _text_color(background: Color) -> Color:
+    """Return black or white, whichever can be read (relative luminance of WCAG 2)."""
+    linear = [(value / 255) ** 2.2 for value in background]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    # Contrast (a + .05) / (b + .05) is equal against black and white at this luminance.
+    return (0, 0, 0) if luminance > math.sqrt(1.05 * 0.05) - 0.05 else (255, 255, 255)

@@ -1,0 +1,242 @@
+"""Whole runs on a tiny data set: what is left behind, stopped and resumed runs, bad luck."""
+
+import json
+import os
+import signal
+
+import pytest
+import torch
+
+from dyhead_det.config_file import load_config
+from dyhead_det.engine import train as train_module
+from dyhead_det.engine.checkpoint import load_checkpoint
+from dyhead_det.engine.evaluate_checkpoint import evaluate_checkpoint
+from dyhead_det.engine.metrics_file import read_rows
+from dyhead_det.engine.train import train
+from dyhead_det.errors import (
+    CheckpointError,
+    ConfigError,
+    DatasetError,
+    NonFiniteLossError,
+    StoppedError,
+)
+
+from conftest import make_config
+
+CPU = torch.device("cpu")
+RETINANET = {"name": "retinanet", "anchor_sizes": [[8], [16], [32], [64], [128]]}
+
+
+def run(config, out, *, resume=False):
+    return train(config, out, device=CPU, resume=resume)
+
+
+def same_weights(path, other):
+    one, two = load_checkpoint(path).model, load_checkpoint(other).model
+    return one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
+
+
+@pytest.mark.parametrize("detector", [{}, RETINANET], ids=["fasterrcnn", "retinanet"])
+def test_a_run_leaves_checkpoints_configuration_and_numbers(tiny_dataset, tmp_path, detector):
+    config = make_config(tiny_dataset, model={"detector": detector})
+    result = run(config, tmp_path / "run")
+    assert result.num_steps == 6
+    assert result.checkpoint == tmp_path / "run" / "best.pt"
+    assert load_config(tmp_path / "run" / "config.yaml") == config
+    rows = read_rows(tmp_path / "run" / "metrics.jsonl")
+    assert [row["step"] for row in rows if "loss" in row] == [2, 4, 6]
+    assert [row["step"] for row in rows if "AP" in row] == [2, 4, 6]
+    checkpoint = load_checkpoint(tmp_path / "run" / "last.pt")
+    assert checkpoint.step == 6
+    assert checkpoint.categories.names == ("square", "circle")
+    assert load_checkpoint(result.checkpoint).training is None
+
+
+def test_the_loss_falls(tiny_dataset, tmp_path):
+    config = make_config(tiny_dataset, train={"steps": 40}, optim={"lr": 3e-3})
+    run(config, tmp_path / "run")
+    losses = [row["loss"] for row in read_rows(tmp_path / "run" / "metrics.jsonl") if "loss" in row]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+@pytest.mark.parametrize("amp", ["bf16", "fp16"])
+def test_mixed_precision_trains_on_the_cpu(tiny_dataset, tmp_path, amp):
+    result = run(make_config(tiny_dataset, train={"amp": amp}), tmp_path / "run")
+    assert result.num_steps == 6
+    model = load_checkpoint(tmp_path / "run" / "last.pt").model
+    assert all(torch.isfinite(x).all() for x in model.values() if x.is_floating_point())
+
+
+def test_sgd_with_clipping_and_groups_trains(tiny_dataset, tmp_path):
+    optim = {
+        "name": "sgd",
+        "lr": 0.01,
+        "clip_norm": 1.0,
+        "decay_norms_and_biases": False,
+        "body_lr_factor": 0.1,
+    }
+    assert run(make_config(tiny_dataset, optim=optim), tmp_path / "run").num_steps == 6
+
+
+def test_the_same_seed_gives_the_same_bytes_whatever_the_number_of_workers(tiny_dataset, tmp_path):
+    for name, workers in (("one", 0), ("two", 2)):
+        run(make_config(tiny_dataset, data={"num_workers": workers}), tmp_path / name)
+    assert same_weights(tmp_path / "one" / "last.pt", tmp_path / "two" / "last.pt")
+
+
+def test_the_number_printed_in_training_is_that_of_eval(tiny_dataset, tmp_path):
+    config = make_config(tiny_dataset, train={"steps": 30}, optim={"lr": 3e-3})
+    best = run(config, tmp_path / "run").best
+    again = evaluate_checkpoint(
+        tmp_path / "run" / "best.pt",
+        tmp_path / "eval",
+        data=None,
+        images=None,
+        backend=None,
+        batch_size=None,
+        short_edge=None,
+        long_edge=None,
+        device="cpu",
+    )
+    assert again.metrics == {name: value for name, value in best.items() if name != "step"}
+    written = json.loads((tmp_path / "eval" / "metrics.json").read_text())
+    assert written["metrics"] == again.metrics
+    assert (tmp_path / "eval" / "detections.json").is_file()
+
+
+@pytest.fixture
+def stop_after(monkeypatch):
+    """Send this process a signal in the middle of the n-th step."""
+
+    def arrange(step, number=signal.SIGTERM):
+        real, count = train_module._forward, iter(range(1, 10**6))
+
+        def forward(*arguments):
+            if next(count) == step:
+                os.kill(os.getpid(), number)
+            return real(*arguments)
+
+        monkeypatch.setattr(train_module, "_forward", forward)
+
+    return arrange
+
+
+@pytest.mark.parametrize(
+    ("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_a_stopped_and_resumed_run_ends_with_the_bytes_of_one_that_was_not(
+    tiny_dataset, tmp_path, stop_after, monkeypatch, number, exit_code
+):
+    config = make_config(tiny_dataset)
+    run(config, tmp_path / "straight")
+    stop_after(3, number)
+    with pytest.raises(StoppedError, match=r"after step 3 of 6; saved in .*last\.pt") as caught:
+        run(config, tmp_path / "stopped")
+    assert caught.value.exit_code == exit_code
+    monkeypatch.undo()
+    run(config, tmp_path / "stopped", resume=True)
+    assert same_weights(tmp_path / "straight" / "last.pt", tmp_path / "stopped" / "last.pt")
+    assert same_weights(tmp_path / "straight" / "best.pt", tmp_path / "stopped" / "best.pt")
+
+    def comparable(name):
+        rows = read_rows(tmp_path / name / "metrics.jsonl")
+        varying = ("images_per_second", "memory_gib")
+        return [{k: v for k, v in row.items() if k not in varying} for row in rows]
+
+    assert comparable("straight") == comparable("stopped")
+
+
+def test_a_run_stopped_while_evaluating_evaluates_when_resumed(tiny_dataset, tmp_path, monkeypatch):
+    real = train_module.evaluate_detector
+
+    def stopped(*arguments, **keywords):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(*arguments, **keywords)
+
+    monkeypatch.setattr(train_module, "evaluate_detector", stopped)
+    with pytest.raises(StoppedError, match="after step 2 of 6"):
+        run(make_config(tiny_dataset), tmp_path / "run")
+    monkeypatch.undo()
+    run(make_config(tiny_dataset), tmp_path / "run", resume=True)
+    rows = read_rows(tmp_path / "run" / "metrics.jsonl")
+    assert [row["step"] for row in rows if "AP" in row] == [2, 4, 6]
+
+
+def test_a_finished_run_says_so(tiny_dataset, tmp_path):
+    config = make_config(tiny_dataset)
+    first = run(config, tmp_path / "run")
+    again = run(config, tmp_path / "run", resume=True)
+    assert again.was_finished
+    assert again.best == first.best
+    assert again.summary().startswith("was finished already: 6 steps; AP ")
+
+
+def test_a_folder_with_a_run_is_not_overwritten(tiny_dataset, tmp_path):
+    config = make_config(tiny_dataset)
+    run(config, tmp_path / "run")
+    before = (tmp_path / "run" / "last.pt").read_bytes()
+    with pytest.raises(ConfigError, match="holds a run; go on with it by --resume"):
+        run(config, tmp_path / "run")
+    assert (tmp_path / "run" / "last.pt").read_bytes() == before
+
+
+def test_resuming_with_another_configuration_names_the_keys(tiny_dataset, tmp_path):
+    run(make_config(tiny_dataset), tmp_path / "run")
+    changed = make_config(tiny_dataset, optim={"lr": 0.5}, data={"num_workers": 1})
+    with pytest.raises(ConfigError, match=r"changed: optim\.lr;"):
+        run(changed, tmp_path / "run", resume=True)
+
+
+def test_resuming_with_other_data_is_refused(tiny_dataset, tmp_path):
+    run(make_config(tiny_dataset), tmp_path / "run")
+    document = json.loads((tiny_dataset / "train.json").read_text())
+    document["images"].pop()
+    document["annotations"].pop()
+    (tiny_dataset / "train.json").write_text(json.dumps(document))
+    with pytest.raises(CheckpointError, match="was trained on 4 images, now there are 3"):
+        run(make_config(tiny_dataset), tmp_path / "run", resume=True)
+
+
+def test_resuming_where_nothing_is_starts_a_run(tiny_dataset, tmp_path):
+    assert run(make_config(tiny_dataset), tmp_path / "run", resume=True).num_steps == 6
+
+
+def test_a_loss_that_is_not_finite_names_step_and_images(tiny_dataset, tmp_path):
+    config = make_config(tiny_dataset, optim={"name": "sgd", "lr": 1e30})
+    with pytest.raises(
+        NonFiniteLossError, match=r"step \d: .*loss.* is (nan|inf), on images 1\d, 1"
+    ):
+        run(config, tmp_path / "run")
+
+
+def test_without_validation_data_the_last_checkpoint_is_the_result(tiny_dataset, tmp_path):
+    result = run(make_config(tiny_dataset, data={"val": None}), tmp_path / "run")
+    assert result.checkpoint == tmp_path / "run" / "last.pt"
+    assert "no validation data" in result.summary()
+
+
+def test_missing_images_are_told_before_training(tiny_dataset, tmp_path):
+    (tiny_dataset / "images" / "1.png").unlink()
+    with pytest.raises(DatasetError, match=r"1 of the 4 images .*1\.png"):
+        run(make_config(tiny_dataset), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_image_is_an_error_that_names_it_or_is_skipped(tiny_dataset, tmp_path, workers):
+    (tiny_dataset / "images" / "1.png").write_bytes(b"no picture")
+    with pytest.raises(DatasetError, match=r"1\.png"):
+        run(make_config(tiny_dataset, data={"num_workers": workers}), tmp_path / "run")
+    skipping = make_config(tiny_dataset, data={"num_workers": workers, "broken_images": "skip"})
+    assert run(skipping, tmp_path / "skipping").num_steps == 6
+
+
+def test_categories_of_the_validation_data_must_match(tiny_dataset, tmp_path):
+    document = json.loads((tiny_dataset / "train.json").read_text())
+    document["categories"][1]["name"] = "ring"
+    (tiny_dataset / "val.json").write_text(json.dumps(document))
+    config = make_config(
+        tiny_dataset, data={"val": {"annotations": "val.json", "images": "images"}}
+    )
+    with pytest.raises(DatasetError, match=r"circle.*ring"):
+        run(config, tmp_path / "run")
