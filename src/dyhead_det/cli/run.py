@@ -1,0 +1,122 @@
+"""`train`, `eval` and `predict`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+Device = Annotated[
+    str, typer.Option(help="auto (CUDA where there is one), cpu, cuda, cuda:1 or mps.")
+]
+ShortEdge = Annotated[
+    int | None, typer.Option(min=1, help="Resize to this shorter edge in pixels.")
+]
+LongEdge = Annotated[int | None, typer.Option(min=1, help="Bound of the longer edge in pixels.")]
+CheckpointFile = Annotated[
+    Path, typer.Argument(exists=True, dir_okay=False, help="best.pt or last.pt of a run.")
+]
+
+
+def train(
+    config: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A YAML file.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a value; repeat as needed."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder [default: runs/CONFIG].")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from last.pt.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Train a detector as a configuration file says."""
+    from dyhead_det.config_file import load_config
+    from dyhead_det.engine.device import choose_device
+    from dyhead_det.engine.train import train
+
+    result = train(
+        load_config(config, tuple(overrides or ())),
+        out or Path("runs") / config.stem,
+        device=choose_device(device),
+        resume=resume,
+    )
+    typer.echo(result.summary())
+
+
+def evaluate(
+    checkpoint: CheckpointFile,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="Annotations (.json, with --images) or a YAML file with root, annotations and "
+            "images [default: the validation data of the run].",
+        ),
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="Images of a .json file.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the results [default: eval beside CHECKPOINT].")
+    ] = None,
+    backend: Annotated[
+        Literal["auto", "pycocotools", "faster-coco-eval"] | None,
+        typer.Option(help="Who computes the numbers [default: as in the run]."),
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images at a time.")] = None,
+    short_edge: ShortEdge = None,
+    long_edge: LongEdge = None,
+    device: Device = "auto",
+) -> None:
+    """Compute the COCO numbers of a checkpoint."""
+    from dyhead_det.engine.evaluate_checkpoint import evaluate_checkpoint
+
+    out = out or checkpoint.parent / "eval"
+    result = evaluate_checkpoint(
+        checkpoint,
+        out,
+        data=data,
+        images=images,
+        backend=backend,
+        batch_size=batch_size,
+        short_edge=short_edge,
+        long_edge=long_edge,
+        device=device,
+    )
+    typer.echo(f"{result.table()}\n\nwritten: {out}/metrics.json, {out}/detections.json")
+
+
+def predict(
+    checkpoint: CheckpointFile,
+    sources: Annotated[list[str], typer.Argument(help="Images, folders and patterns.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("predictions"),
+    min_score: Annotated[float, typer.Option(min=0, max=1, help="Leave out weaker boxes.")] = 0.3,
+    classes: Annotated[
+        list[str] | None, typer.Option("--classes", help="Keep this class only; repeat as needed.")
+    ] = None,
+    max_detections: Annotated[
+        int | None, typer.Option(min=1, help="Keep so many boxes per image, best first.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 1,
+    draw: Annotated[bool, typer.Option(help="Also draw the annotated pictures.")] = True,
+    short_edge: ShortEdge = None,
+    long_edge: LongEdge = None,
+    device: Device = "auto",
+) -> None:
+    """Find objects in images: annotated pictures and COCO results."""
+    from dyhead_det.engine.predict import load
+    from dyhead_det.engine.predict_folder import predict_to_folder
+
+    predictor = load(checkpoint, device=device, short_edge=short_edge, long_edge=long_edge)
+    summary = predict_to_folder(
+        predictor,
+        sources,
+        out,
+        min_score=min_score,
+        classes=[name for names in classes or [] for name in names.split(",")],
+        max_detections=max_detections,
+        batch_size=batch_size,
+        draw=draw,
+    )
+    typer.echo(
+        f"{summary.num_detections} objects in {summary.num_images} images -> {summary.results}"
+    )

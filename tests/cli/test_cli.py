@@ -1,0 +1,159 @@
+"""The command line as a person meets it: help, exit codes, one line per error."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from dyhead_det import __version__
+from dyhead_det.config import to_plain
+
+from conftest import make_config
+
+ROOT = Path(__file__).parents[2]
+
+
+def dyhead_det(*arguments, cwd=None):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "dyhead_det", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=environment,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.fixture
+def config_file(tiny_dataset, tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(to_plain(make_config(tiny_dataset))))
+    return path
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["eval"], ["predict"], ["info"], ["data"]])
+def test_help_does_not_import_torch(command):
+    code = f"""
+import sys
+sys.argv = ["dyhead-det", *{command!r}, "--help"]
+from dyhead_det.cli.app import main
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+heavy = {{"torch", "torchvision", "matplotlib", "pycocotools", "numpy"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "Usage" in result.stdout
+
+
+def test_version():
+    assert dyhead_det("--version").stdout == f"dyhead-det {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["train", "none.yaml"], 2, "none.yaml"),
+        (["train", "{config}", "--set", "optim.lrr=1"], 2, "optim.lrr: unknown key; did you mean"),
+        (["train", "{config}", "--device", "cuda:99"], 2, "cuda:99 is not there"),
+        (["train", "{config}", "--set", "data.train.annotations=no.json"], 3, "no.json"),
+        (["eval", "{config}"], 4, "refused"),
+        (["predict", "{config}", "a.jpg"], 4, "refused"),
+        (["info", "{config}", "--set", "model.channels=7"], 2, "model.channels"),
+        (["nonsense"], 2, "nonsense"),
+    ],
+)
+def test_an_error_is_a_line_and_an_exit_code(config_file, tmp_path, arguments, code, message):
+    filled = [argument.format(config=config_file) for argument in arguments]
+    result = dyhead_det(*filled, cwd=tmp_path)
+    assert result.returncode == code, result.stderr
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_debug_shows_the_traceback(config_file, tmp_path):
+    result = dyhead_det("train", config_file, "--set", "optim.lrr=1", "--debug", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "Traceback" in result.stderr
+
+
+def test_train_eval_predict_info_one_after_the_other(config_file, tiny_dataset, tmp_path):
+    trained = dyhead_det("train", config_file, cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    best = tmp_path / "runs" / "tiny" / "best.pt"
+    assert trained.stdout.startswith("done: 6 steps; AP ")
+    assert "step 6/6" in trained.stderr
+
+    evaluated = dyhead_det("eval", best, cwd=tmp_path)
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert "AP50" in evaluated.stdout
+    assert "square" in evaluated.stdout
+    elsewhere = dyhead_det(
+        "eval",
+        best,
+        "--data",
+        tiny_dataset / "train.json",
+        "--images",
+        tiny_dataset / "images",
+        "--out",
+        tmp_path / "e",
+        cwd=tmp_path,
+    )
+    assert elsewhere.stdout.splitlines()[:4] == evaluated.stdout.splitlines()[:4]
+
+    predicted = dyhead_det(
+        "predict", best, tiny_dataset / "images", "--min-score", "0", "--out", "found", cwd=tmp_path
+    )
+    assert predicted.returncode == 0, predicted.stderr
+    assert len(list((tmp_path / "found" / "pictures").iterdir())) == 4
+    assert (tmp_path / "found" / "detections.json").is_file()
+
+    (tiny_dataset / "images" / "2.png").write_bytes(b"broken")
+    partly = dyhead_det("predict", best, tiny_dataset / "images", "--out", "rest", cwd=tmp_path)
+    assert partly.returncode == 3
+    assert "1 of 4 images could not be read" in partly.stderr
+    assert len(list((tmp_path / "rest" / "pictures").iterdir())) == 3
+
+    for source in (best, config_file):
+        described = dyhead_det("info", source, cwd=tmp_path)
+        assert described.returncode == 0, described.stderr
+        for word in ("square, circle", "DyHead", "GMACs", "p6 1/64"):
+            assert word in described.stdout
+
+
+def test_a_malicious_checkpoint_is_refused(tmp_path):
+    class Malice:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "trace"), "w"))
+
+    torch.save({"format": "dyhead-det", "model": Malice()}, tmp_path / "evil.pt")
+    result = dyhead_det("info", tmp_path / "evil.pt")
+    assert result.returncode == 4
+    assert "refused" in result.stderr
+    assert not (tmp_path / "trace").exists()
+
+
+def test_data_demo_and_check(tmp_path):
+    drawn = dyhead_det("data", "demo", tmp_path / "d", "--num-train", "3", "--num-val", "2")
+    assert drawn.returncode == 0, drawn.stderr
+    checked = dyhead_det(
+        "data", "check", tmp_path / "d/train.json", "--images", tmp_path / "d/train"
+    )
+    assert checked.returncode == 0, checked.stderr
+    assert "3 images" in checked.stdout
