@@ -70,13 +70,14 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     device = torch.device(options.device)
+    options.out.mkdir(parents=True, exist_ok=True)
     lines = [describe(device, options), ""]
     for case in table_cases(options.quick):
         results = measure(case, device, options)
         lines += [*markdown(case, results), ""]
         print("\n".join(lines[-len(results) - 5 :]), flush=True)
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "bench_dyhead.md").write_text("\n".join(lines), encoding="utf-8")
+        # After every case: a long run that is stopped keeps what it measured.
+        (options.out / "bench_dyhead.md").write_text("\n".join(lines), encoding="utf-8")
     draw(device, options)
     print(f"table and picture in {options.out}")
 
@@ -136,6 +137,9 @@ def block_contestants(case: Case, device: torch.device) -> dict[str, tuple[Run, 
     dyhead = DyHead(
         case.channels,
         1,
+        attention=("scale", "spatial", "task"),
+        spatial="deform",
+        dynamic_relu="channel",
         coarse_offsets="resized",
         zero_init_offsets=False,
         residual=False,

@@ -91,7 +91,11 @@ class DataConfig(Section):
 
 
 class InputConfig(Section):
-    """How the detector resizes and normalises, once, in training and at test time."""
+    """How the detector resizes and normalises, once, in training and at test time.
+
+    `pad_to_multiple`: null pads to the coarsest level's stride with DyHead, else to 32. `resize`:
+    `auto` is torchvision's, or Pillow's under `model.compat`; `cv2` is for one mmdetection model.
+    """
 
     short_edge: Count = 800
     long_edge: Count = 1333
@@ -110,7 +114,11 @@ class InputConfig(Section):
 
 
 class BodyConfig(Section):
-    """The image classifier whose stages C2..C5 feed the pyramid."""
+    """The image classifier whose stages C2..C5 feed the pyramid.
+
+    `stride_in_1x1`: bottlenecks shrink the map with their first convolution, as in the first
+    ResNets and the weights made from them; torchvision's own weights need false.
+    """
 
     name: str = "resnet50"
     weights: str = "imagenet"
@@ -162,12 +170,6 @@ class DyHeadConfig(Section):
                 "stacked scheme all levels have the same offsets"
             )
             raise ValueError(msg)
-        if self.scheme == "levels":
-            for name in ("attention", "spatial", "dynamic_relu"):
-                default = type(self).model_fields[name].default
-                if getattr(self, name) != default:
-                    msg = f"{name}: can be chosen with `scheme: stacked` only"
-                    raise ValueError(msg)
         return self
 
 
@@ -250,7 +252,11 @@ DetectorConfig = Annotated[
 
 
 class ModelConfig(Section):
-    """Body -> pyramid of `channels` -> DyHead -> detector."""
+    """Body -> pyramid of `channels` -> DyHead -> detector.
+
+    `compat`: resize, place anchors, pool and choose boxes as the program whose weights are used.
+    `weights`: start training from this checkpoint of ours or torchvision's COCO detector.
+    """
 
     detector: DetectorConfig
     body: BodyConfig = BodyConfig()

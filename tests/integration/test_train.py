@@ -53,8 +53,8 @@ def test_a_run_leaves_checkpoints_configuration_and_numbers(tiny_dataset, tmp_pa
 
 
 def test_the_loss_falls(tiny_dataset, tmp_path):
-    config = make_config(tiny_dataset, train={"steps": 40}, optim={"lr": 3e-3})
-    run(config, tmp_path / "run")
+    train = {"steps": 40, "eval_every_epochs": 99}
+    run(make_config(tiny_dataset, train=train, optim={"lr": 3e-3}), tmp_path / "run")
     losses = [row["loss"] for row in read_rows(tmp_path / "run" / "metrics.jsonl") if "loss" in row]
     assert losses[-1] < 0.7 * losses[0]
 
@@ -85,7 +85,9 @@ def test_the_same_seed_gives_the_same_bytes_whatever_the_number_of_workers(tiny_
 
 
 def test_the_number_printed_in_training_is_that_of_eval(tiny_dataset, tmp_path):
-    config = make_config(tiny_dataset, train={"steps": 30}, optim={"lr": 3e-3})
+    config = make_config(
+        tiny_dataset, train={"steps": 30, "eval_every_epochs": 5}, optim={"lr": 3e-3}
+    )
     best = run(config, tmp_path / "run").best
     again = evaluate_checkpoint(
         tmp_path / "run" / "best.pt",

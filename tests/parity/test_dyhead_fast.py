@@ -13,11 +13,16 @@ RULES = ["resized", "flattened", "cropped"]
 PYRAMID = [(25, 17), (13, 9), (7, 5), (4, 3), (2, 2), (1, 1)]
 
 
-def lively_dyhead(rule: str, *, num_blocks: int = 2, channels: int = 32) -> DyHead:
+def lively_dyhead(
+    rule: str, *, num_blocks: int = 2, channels: int = 32, dynamic_relu: str = "channel"
+) -> DyHead:
     """A DyHead whose offsets leave the map and whose gates, norms and scales are not at rest."""
     dyhead = DyHead(
         channels,
         num_blocks,
+        attention=("scale", "spatial", "task"),
+        spatial="deform",
+        dynamic_relu=dynamic_relu,
         coarse_offsets=rule,
         zero_init_offsets=False,
         residual=False,
@@ -63,6 +68,16 @@ def test_float64_values_and_all_gradients(rule: str, sizes: list[tuple[int, int]
     torch.manual_seed(0)
     dyhead = lively_dyhead(rule).double()
     levels = random_pyramid(sizes, dtype=torch.double)
+    outputs, gradients = values_and_gradients(dyhead, levels, "gather")
+    expected, expected_gradients = values_and_gradients(dyhead, levels, "reference")
+    torch.testing.assert_close(outputs, expected, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(gradients, expected_gradients, rtol=1e-9, atol=1e-9)
+
+
+def test_shared_coefficients_in_float64() -> None:
+    torch.manual_seed(0)
+    dyhead = lively_dyhead("resized", dynamic_relu="shared").double()
+    levels = random_pyramid([(5, 4), (3, 2)], dtype=torch.double)
     outputs, gradients = values_and_gradients(dyhead, levels, "gather")
     expected, expected_gradients = values_and_gradients(dyhead, levels, "reference")
     torch.testing.assert_close(outputs, expected, rtol=1e-10, atol=1e-10)

@@ -86,53 +86,90 @@ def coarse(values: Tensor, h: int, w: int, rule: str) -> Tensor:
     return torch.stack(kept).reshape(-1, h, w)
 
 
-def loop_block(levels: list[Tensor], p: dict[str, Tensor], rule: str) -> list[Tensor]:
-    """One image: levels (C, H, W)."""
+def loop_halve(x: Tensor) -> Tensor:
+    """Average 2 x 2 pixels, or the one or two that are there."""
+    rows = []
+    for h in range(0, x.shape[1], 2):
+        pixels = [x[:, h : h + 2, w : w + 2] for w in range(0, x.shape[2], 2)]
+        rows.append(torch.stack([p.sum(dim=(1, 2)) / p[0].numel() for p in pixels], dim=1))
+    return torch.stack(rows, dim=1)
+
+
+def loop_candidates(
+    levels: list[Tensor], level: int, p: dict[str, Tensor], rule: str
+) -> list[Tensor]:
+    """One image: what a level sees of itself, the finer and the coarser one; what is not in ``p``
+    is switched off."""
+    x = levels[level]
+    finer = levels[level - 1] if level > 0 else None
+    coarser = levels[level + 1] if level + 1 < len(levels) else None
+    if "same.weight" not in p and "scale.score.weight" not in p:
+        return [x]
+    if "same.weight" not in p:
+        halved = [] if finer is None else [loop_halve(finer)]
+        return [x, *halved, *([] if coarser is None else [loop_upsample(coarser, *x.shape[-2:])])]
 
     def convolve(name: str, x: Tensor, offset: Tensor, mask: Tensor, stride: int) -> Tensor:
         out = loop_deform_conv(x, offset, mask, p[f"{name}.weight"], p[f"{name}.bias"], stride)
         return loop_group_norm(out, p[f"{name}.norm.weight"], p[f"{name}.norm.bias"])
 
-    new_levels = []
-    for level, x in enumerate(levels):
-        ones, zeros = x.new_ones(9, *x.shape[-2:]), x.new_zeros(18, *x.shape[-2:])
+    # A plain convolution is one with no offsets and all masks one.
+    mask, offset = x.new_ones(9, *x.shape[-2:]), x.new_zeros(18, *x.shape[-2:])
+    if "offset_and_mask.weight" in p:
         om = loop_deform_conv(
-            x, zeros, ones, p["offset_and_mask.weight"], p["offset_and_mask.bias"], 1
+            x, offset, mask, p["offset_and_mask.weight"], p["offset_and_mask.bias"], 1
         )
         offset, mask = om[:18], 1 / (1 + torch.exp(-om[18:]))
-        candidates = [convolve("same", x, offset, mask, 1)]
-        if level > 0:
-            candidates.append(convolve("finer", levels[level - 1], offset, mask, 2))
-        if level + 1 < len(levels):
-            h, w = levels[level + 1].shape[-2:]
-            seen = convolve(
-                "coarser",
-                levels[level + 1],
-                coarse(offset, h, w, rule),
-                coarse(mask, h, w, rule),
-                1,
-            )
-            candidates.append(loop_upsample(seen, *x.shape[-2:]))
-        total = torch.zeros_like(x)
+    candidates = [convolve("same", x, offset, mask, 1)]
+    if finer is not None:
+        candidates.append(convolve("finer", finer, offset, mask, 2))
+    if coarser is not None:
+        size = coarser.shape[-2:]
+        offset, mask = coarse(offset, *size, rule), coarse(mask, *size, rule)
+        seen = convolve("coarser", coarser, offset, mask, 1)
+        candidates.append(loop_upsample(seen, *x.shape[-2:]))
+    return candidates
+
+
+def loop_block(levels: list[Tensor], p: dict[str, Tensor], rule: str) -> list[Tensor]:
+    """One image: levels (C, H, W)."""
+    new_levels = []
+    for level, x in enumerate(levels):
+        candidates = loop_candidates(levels, level, p, rule)
+        fused = torch.zeros_like(x)
         for candidate in candidates:
-            score = p["scale.score.weight"][0] @ candidate.mean(dim=(1, 2)) + p["scale.score.bias"]
-            total = total + hard_sigmoid(score.clamp(min=0)) * candidate
-        fused = total / len(candidates)
-        hidden = p["task.squeeze.weight"] @ fused.mean(dim=(1, 2)) + p["task.squeeze.bias"]
-        theta = hard_sigmoid(
-            p["task.expand.weight"] @ hidden.clamp(min=0) + p["task.expand.bias"]
-        ).reshape(4, -1, 1, 1)
-        first = fused * ((theta[0] - 0.5) * 2 + 1) + theta[1] - 0.5
-        second = fused * ((theta[2] - 0.5) * 2) + theta[3] - 0.5
-        new_levels.append(torch.maximum(first, second))
+            gate = x.new_ones(1)
+            if "scale.score.weight" in p:
+                score = p["scale.score.weight"][0] @ candidate.mean(dim=(1, 2))
+                gate = hard_sigmoid((score + p["scale.score.bias"]).clamp(min=0))
+            fused = fused + gate * candidate / len(candidates)
+        if "task.squeeze.weight" in p:
+            hidden = p["task.squeeze.weight"] @ fused.mean(dim=(1, 2)) + p["task.squeeze.bias"]
+            theta = hard_sigmoid(
+                p["task.expand.weight"] @ hidden.clamp(min=0) + p["task.expand.bias"]
+            ).reshape(4, -1, 1, 1)
+            first = fused * ((theta[0] - 0.5) * 2 + 1) + theta[1] - 0.5
+            second = fused * ((theta[2] - 0.5) * 2) + theta[3] - 0.5
+            fused = torch.maximum(first, second)
+        new_levels.append(fused)
     return new_levels
 
 
-def lively_dyhead(num_blocks: int, rule: str) -> DyHead:
+def lively_dyhead(
+    num_blocks: int,
+    rule: str,
+    *,
+    attention: tuple[str, ...] = ("scale", "spatial", "task"),
+    spatial: str = "deform",
+    dynamic_relu: str = "channel",
+) -> DyHead:
     """A DyHead whose offsets leave the map and whose gates, norms and scales are not at rest."""
     dyhead = DyHead(
         16,
         num_blocks,
+        attention=attention,
+        spatial=spatial,
+        dynamic_relu=dynamic_relu,
         coarse_offsets=rule,
         zero_init_offsets=False,
         residual=False,
@@ -146,6 +183,15 @@ def lively_dyhead(num_blocks: int, rule: str) -> DyHead:
     return dyhead
 
 
+def loop_dyhead(dyhead: DyHead, levels: list[Tensor], rule: str) -> list[Tensor]:
+    """All blocks, image by image: levels (B, C, H, W)."""
+    images = [[x[image] for x in levels] for image in range(len(levels[0]))]
+    for block in dyhead.blocks:
+        parameters = dict(block.named_parameters())
+        images = [loop_block(image, parameters, rule) for image in images]
+    return [torch.stack(maps) for maps in zip(*images, strict=True)]
+
+
 @pytest.mark.parametrize("rule", ["resized", "flattened", "cropped"])
 def test_two_blocks_equal_the_loops_in_values_and_all_gradients(rule: str) -> None:
     torch.manual_seed(0)
@@ -153,11 +199,7 @@ def test_two_blocks_equal_the_loops_in_values_and_all_gradients(rule: str) -> No
     levels = [torch.randn(2, 16, *size, dtype=torch.double, requires_grad=True) for size in SIZES]
     inputs = [*levels, *dyhead.parameters()]
 
-    images = [[x[image] for x in levels] for image in range(2)]
-    for block in dyhead.blocks:
-        parameters = dict(block.named_parameters())
-        images = [loop_block(image, parameters, rule) for image in images]
-    expected = [torch.stack(maps) for maps in zip(*images, strict=True)]
+    expected = loop_dyhead(dyhead, levels, rule)
     probes = [torch.randn_like(x) for x in expected]
     expected_gradients = torch.autograd.grad(expected, inputs, probes)
 
@@ -166,5 +208,37 @@ def test_two_blocks_equal_the_loops_in_values_and_all_gradients(rule: str) -> No
         outputs = dyhead(levels)
         torch.testing.assert_close(outputs, expected, rtol=1e-9, atol=1e-9)
         # torch's hardsigmoid differentiates with a sixth rounded to float32.
+        gradients = torch.autograd.grad(outputs, inputs, probes)
+        torch.testing.assert_close(gradients, expected_gradients, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"attention": ("scale",)},
+        {"attention": ("spatial",)},
+        {"attention": ("task",)},
+        {"attention": ("task", "scale")},
+        {"attention": ("spatial", "task")},
+        {"spatial": "conv"},
+        {"dynamic_relu": "shared"},
+    ],
+    ids=str,
+)
+def test_every_variant_equals_the_loops_in_values_and_all_gradients(options: dict) -> None:
+    torch.manual_seed(0)
+    dyhead = lively_dyhead(2, "resized", **options)
+    levels = [
+        torch.randn(1, 16, *size, dtype=torch.double, requires_grad=True)
+        for size in [(5, 3), (3, 2), (2, 1)]
+    ]
+    inputs = [*levels, *dyhead.parameters()]
+    expected = loop_dyhead(dyhead, levels, "resized")
+    probes = [torch.randn_like(x) for x in expected]
+    expected_gradients = torch.autograd.grad(expected, inputs, probes)
+    for backend in ("torchvision", "gather"):
+        dyhead.deform_backend = backend
+        outputs = dyhead(levels)
+        torch.testing.assert_close(outputs, expected, rtol=1e-9, atol=1e-9)
         gradients = torch.autograd.grad(outputs, inputs, probes)
         torch.testing.assert_close(gradients, expected_gradients, rtol=1e-6, atol=1e-6)

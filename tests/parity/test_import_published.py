@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import published_checkpoints as checkpoints
+import published_images as reference_images
 import published_reference as reference
 import pytest
 import torch
@@ -138,7 +139,7 @@ def test_mmdet_models_find_the_same_in_a_photograph(mmdet_model, real_data):
             images,
             short_edge=SHORT_EDGE,
             long_edge=LONG_EDGE,
-            resize=resize_cv2 if kernel == 3 else reference.resize_pil,
+            resize=resize_cv2 if kernel == 3 else reference_images.resize_pil,
         )
     assert_same(expected, detect(mmdet_model.predictor, images))
 
@@ -159,7 +160,7 @@ def test_mmdet_swin_finds_the_same_where_windows_cover_small_maps(tmp_path, monk
             images,
             short_edge=SHORT_EDGE,
             long_edge=LONG_EDGE,
-            resize=reference.resize_pil,
+            resize=reference_images.resize_pil,
             swin_shape={name: shape[name] for name in ("depths", "heads", "window")},
         )
     assert_same(expected, detect(model.predictor, images))

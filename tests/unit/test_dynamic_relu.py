@@ -6,7 +6,7 @@ from dyhead_det.layers.dynamic_relu import DynamicReLU
 
 
 def zeroed(channels: int) -> DynamicReLU:
-    relu = DynamicReLU(channels, reduction=4)
+    relu = DynamicReLU(channels, reduction=4, coefficients_of="channel")
     for parameter in relu.parameters():
         torch.nn.init.zeros_(parameter)
     return relu
@@ -39,7 +39,7 @@ def test_value_of_both_pieces_by_hand() -> None:
 
 
 def test_coefficients_stay_in_their_ranges() -> None:
-    relu = DynamicReLU(8, reduction=4)
+    relu = DynamicReLU(8, reduction=4, coefficients_of="channel")
     slope_1, shift_1, slope_2, shift_2 = relu.coefficients(1000 * torch.randn(50, 8))
     for value, low, high in ((slope_1, 0, 2), (shift_1, -0.5, 0.5), (slope_2, -1, 1)):
         assert low <= value.min() < value.max() <= high
@@ -48,7 +48,7 @@ def test_coefficients_stay_in_their_ranges() -> None:
 
 def test_the_image_decides_for_itself() -> None:
     torch.manual_seed(0)
-    relu = DynamicReLU(8, reduction=4)
+    relu = DynamicReLU(8, reduction=4, coefficients_of="channel")
     x = torch.randn(2, 8, 3, 5)
     singles = torch.cat([relu(x[:1]), relu(x[1:])])
     torch.testing.assert_close(relu(x), singles)
@@ -56,4 +56,13 @@ def test_the_image_decides_for_itself() -> None:
 
 
 def test_more_channels_than_the_reduction_are_not_needed_to_be_divisible() -> None:
-    assert DynamicReLU(6, reduction=4)(torch.randn(1, 6, 2, 2)).shape == (1, 6, 2, 2)
+    assert DynamicReLU(6, reduction=4, coefficients_of="channel")(torch.randn(1, 6, 2, 2)).shape == (1, 6, 2, 2)
+
+
+def test_shared_coefficients_are_the_same_for_all_channels_but_not_for_all_images() -> None:
+    relu = DynamicReLU(8, reduction=4, coefficients_of="shared")
+    assert relu.expand.out_features == 4
+    coefficients = relu.coefficients(torch.randn(2, 8))
+    for coefficient in coefficients:
+        assert torch.equal(coefficient, coefficient[:, :1].expand(2, 8))
+        assert not torch.equal(coefficient[0], coefficient[1])

@@ -11,7 +11,9 @@ from torchvision.models.swin_transformer import ShiftedWindowAttention
 from torchvision.ops import FrozenBatchNorm2d
 
 from dyhead_det.config import (
+    ATSSConfig,
     BodyConfig,
+    DyHeadConfig,
     FasterRCNNConfig,
     FCOSConfig,
     InputConfig,
@@ -253,3 +255,33 @@ def test_compat_is_refused_where_nothing_was_published():
         BodyConfig(name="resnet18", stride_in_1x1=True)
     with pytest.raises(ValidationError, match="cv2"):
         ModelConfig(detector=RetinaNetConfig(name="retinanet"), input=InputConfig(resize="cv2"))
+
+
+@pytest.mark.parametrize(
+    ("detector", "compat"),
+    [
+        (FasterRCNNConfig(name="fasterrcnn"), "detectron2"),
+        (RetinaNetConfig(name="retinanet"), "detectron2"),
+        (ATSSConfig(name="atss", clip="after"), "detectron2"),
+        (ATSSConfig(name="atss", topk_by="class_score"), "mmdet"),
+    ],
+)
+def test_detectors_train_under_the_original_conventions(detector, compat):
+    config = ModelConfig(
+        detector=detector,
+        body=BodyConfig(name="resnet18", weights="none", norm="normal"),
+        channels=16,
+        dyhead=DyHeadConfig(num_blocks=1),
+        input=InputConfig(short_edge=64, long_edge=96, multi_scale=(48, 64)),
+        compat=compat,
+    )
+    model = build_detector(config, num_classes=3, load_body_weights=False).train()
+    targets = [
+        {"boxes": torch.tensor([[4.0, 6.0, 30.0, 40.0]]), "labels": torch.tensor([2])},
+        {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)},
+    ]
+    losses = model([torch.rand(3, 50, 70), torch.rand(3, 40, 40)], targets)
+    total = sum(losses.values())
+    total.backward()
+    assert total.isfinite()
+    assert model.backbone.fpn.layer_blocks[0][0].weight.grad.abs().sum() > 0

@@ -4,13 +4,14 @@ import logging
 
 import pytest
 import torch
-from conftest import make_config
 
 from dyhead_det.contracts import Category, CategoryMap
 from dyhead_det.engine.checkpoint import Checkpoint, save_checkpoint
 from dyhead_det.errors import CheckpointError
 from dyhead_det.models.detectors import build_detector
 from dyhead_det.models.finetune import start_from
+
+from conftest import make_config
 
 OLD = CategoryMap((Category("cat", 1), Category("dog", 2), Category("cow", 3)))
 NEW = CategoryMap((Category("Dog", 7), Category("bird", 8)))
@@ -32,9 +33,7 @@ CLASS_LAYERS = {
 def build(name, categories, **model):
     config = make_config(model={"detector": {"name": name}, "channels": 32, **model})
     torch.manual_seed(len(categories))
-    detector = build_detector(
-        config.model, num_classes=len(categories), load_body_weights=False
-    )
+    detector = build_detector(config.model, num_classes=len(categories), load_body_weights=False)
     return config, detector
 
 

@@ -108,6 +108,10 @@ def torchvision_names(build):
             ),
             "a detectron2 RetinaNet without DyHead",
         ),
+        (
+            lambda: dict.fromkeys(["backbone.dyhead_tower.0.offset.bias"]),
+            "a DyHead model in detectron2's format",
+        ),
         (lambda: dict.fromkeys(["model.0.conv.weight"]), "a YOLO of ultralytics"),
         (lambda: dict.fromkeys(["a", "b"]), "something else: 2 tensors, a, b ..."),
     ],

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dyhead_det.config import RunConfig
+from dyhead_det.config import ModelConfig, RunConfig
 from dyhead_det.config_file import load_config
 from dyhead_det.engine.checkpoint import Checkpoint, load_checkpoint
 from dyhead_det.engine.datasets import load_training_data
@@ -65,19 +65,30 @@ def _describe_checkpoint(path: Path, checkpoint: Checkpoint) -> list[str]:
 
 def _describe_model(config: RunConfig, names: tuple[str, ...]) -> list[str]:
     model = config.model
-    dyhead = "none (plain torchvision detector)"
-    if model.dyhead is not None:
-        dyhead = (
-            f"{model.dyhead.num_blocks} blocks of {model.channels} channels, "
-            f"{model.dyhead.coarse_offsets} offsets, residual {model.dyhead.residual}"
-        )
     classes = f"{len(names)}: {', '.join(names)}" if names else "unknown, no data: counted as 80"
     return [
         f"detector       {model.detector.name}",
         f"body           {model.body.name}",
-        f"DyHead         {dyhead}",
+        f"DyHead         {_describe_dyhead(model)}",
         f"classes        {classes}",
     ]
+
+
+def _describe_dyhead(model: ModelConfig) -> str:
+    """Name the scheme, the size, and what is not as usual."""
+    dyhead = model.dyhead
+    if dyhead is None:
+        return "none (plain torchvision detector)"
+    parts = [dyhead.scheme, f"{dyhead.num_blocks} blocks of {model.channels} channels"]
+    if len(dyhead.attention) < 3:
+        parts.append(f"{' and '.join(dyhead.attention)} attention only")
+    if "spatial" in dyhead.attention and dyhead.spatial == "conv":
+        parts.append("plain convolutions")
+    elif "spatial" in dyhead.attention and dyhead.scheme == "levels":
+        parts.append(f"{dyhead.coarse_offsets} offsets")
+    if "task" in dyhead.attention and dyhead.dynamic_relu == "shared":
+        parts.append("one dynamic ReLU for all channels")
+    return ", ".join([*parts, f"residual {dyhead.residual}"])
 
 
 def _cost_table(cost: DetectorCost) -> list[str]:

@@ -1,7 +1,6 @@
 """What a person sees while a run goes on: a bar on a terminal, lines in a log file."""
 
 import logging
-import resource
 import sys
 import time
 from contextlib import AbstractContextManager
@@ -86,5 +85,9 @@ def memory_gib(device: torch.device) -> float:
     """Return the most memory used so far, of the GPU or else of this process, in GiB."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
+    if sys.platform == "win32":  # which does not tell
+        return 0.0
+    import resource  # noqa: PLC0415 - not there on Windows
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return float(peak) / (2**30 if sys.platform == "darwin" else 2**20)

@@ -8,13 +8,13 @@ with the same numbers as one that was not, whatever the number of workers.
 import logging
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from dyhead_det.config import RunConfig, changed_keys, to_plain
+from dyhead_det.config import RunConfig
 from dyhead_det.config_file import to_yaml
 from dyhead_det.contracts import Target
 from dyhead_det.data.coco import CocoDataset
@@ -25,37 +25,24 @@ from dyhead_det.data.loaders import (
     build_train_loader,
 )
 from dyhead_det.data.transforms import build_augmentation
-from dyhead_det.engine.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from dyhead_det.engine.datasets import load_training_data, load_validation_data
+from dyhead_det.engine.checkpoint import load_checkpoint, save_checkpoint
 from dyhead_det.engine.device import images_to_device
-from dyhead_det.engine.evaluate import evaluate_detector, match_categories
-from dyhead_det.engine.metrics_file import append_row, keep_rows, read_rows
-from dyhead_det.engine.optim import LearningRate, build_optimizer
+from dyhead_det.engine.evaluate import evaluate_detector
+from dyhead_det.engine.metrics_file import append_row, read_rows
 from dyhead_det.engine.progress import TrainProgress, memory_gib
+from dyhead_det.engine.run import Run, build_run, capture, restore, save_last
 from dyhead_det.engine.stopping import StopRequested, StopSignals
 from dyhead_det.errors import (
-    CheckpointError,
     ConfigError,
     NonFiniteLossError,
     StoppedError,
 )
-from dyhead_det.models.detectors import Detector, build_detector
-from dyhead_det.models.finetune import start_from
+from dyhead_det.files import written_whole
 from dyhead_det.visualize.plots import plot_curves
 
 logger = logging.getLogger(__name__)
 
 AMP_TYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-# What may differ between a run and its resumption: it changes no weight.
-HARMLESS_KEYS = (
-    "data.root",
-    "data.num_workers",
-    "eval",
-    "train.log_every_steps",
-    "train.save_every_minutes",
-    "train.eval_every_epochs",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,51 +67,6 @@ class TrainResult:
             ap, ap50 = self.best["AP"] or 0.0, self.best["AP50"] or 0.0
             reached = f"AP {ap:.3f}, AP50 {ap50:.3f} at step {self.best['step']}"
         return f"{done}: {self.num_steps} steps; {reached} -> {self.checkpoint}"
-
-
-@dataclass(slots=True)
-class Run:
-    """Everything that a run holds; the second half changes as it goes."""
-
-    config: RunConfig
-    out: Path
-    device: torch.device
-    train_data: CocoDataset
-    val_data: CocoDataset | None
-    detector: Detector
-    optimizer: torch.optim.Optimizer
-    learning_rate: LearningRate
-    scaler: torch.amp.GradScaler
-    steps_per_epoch: int
-    num_steps: int
-
-    step: int = 0
-    evaluated_step: int = 0
-    best: dict[str, float | None] = field(default_factory=dict)
-    metrics: dict[str, float | None] = field(default_factory=dict)
-    loss_sums: dict[str, float] = field(default_factory=dict)
-    num_summed: int = 0
-    saved_at: float = field(default_factory=time.monotonic)
-
-    @property
-    def epoch(self) -> float:
-        """How often the data have been seen."""
-        return self.step / self.steps_per_epoch
-
-    @property
-    def last_path(self) -> Path:
-        """The checkpoint to go on from."""
-        return self.out / "last.pt"
-
-    @property
-    def best_path(self) -> Path:
-        """The checkpoint with the best AP so far."""
-        return self.out / "best.pt"
-
-    @property
-    def metrics_path(self) -> Path:
-        """Losses and COCO numbers, row by row."""
-        return self.out / "metrics.jsonl"
 
 
 def train(
@@ -154,13 +96,15 @@ def train(
         msg = f"{out}: holds a run; go on with it by --resume, or give another folder by --out"
         raise ConfigError(msg)
     checkpoint = load_checkpoint(last_path) if last_path.exists() else None
-    run = _build_run(config, out, device, is_new=checkpoint is None)
+    run = build_run(config, out, device, is_new=checkpoint is None)
     if checkpoint is None:
         out.mkdir(parents=True, exist_ok=True)
         run.metrics_path.unlink(missing_ok=True)
     else:
-        _restore(run, checkpoint)
-    (out / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+        restore(run, checkpoint)
+    with written_whole(out / "config.yaml") as unfinished:
+        unfinished.write_text(to_yaml(config), encoding="utf-8")
+    _tell_start(run)
     was_finished = run.step == run.num_steps and run.evaluated_step == run.step
     if not was_finished:
         _run_to_the_end(run)
@@ -168,47 +112,20 @@ def train(
     return TrainResult(run.step, run.best, result_path, was_finished)
 
 
-def _build_run(
-    config: RunConfig,
-    out: Path,
-    device: torch.device,
-    *,
-    is_new: bool,
-) -> Run:
-    """Build all parts; only a new run reads weights to start from."""
-    train_data = load_training_data(config.data)
-    val_data = load_validation_data(config.data)
-    if val_data is not None:  # better now than after the first epoch
-        match_categories(train_data.categories, val_data.ground_truth()["categories"])
-    torch.manual_seed(config.seed)
-    detector = build_detector(
-        config.model,
-        num_classes=len(train_data.categories),
-        load_body_weights=is_new and config.model.weights is None,
-    )
-    if is_new and config.model.weights is not None:
-        start_from(
-            detector,
-            Path(config.model.weights),
-            categories=train_data.categories,
-            config=config.model,
-        )
-    detector.to(device)
-    optimizer = build_optimizer(config.optim, detector, body=detector.backbone.body)
-    steps_per_epoch = math.ceil(len(train_data) / config.train.batch_size)
-    num_steps = config.train.steps or (config.train.epochs or 0) * steps_per_epoch
-    return Run(
-        config=config,
-        out=out,
-        device=device,
-        train_data=train_data,
-        val_data=val_data,
-        detector=detector,
-        optimizer=optimizer,
-        learning_rate=LearningRate(config.schedule, optimizer, num_steps=num_steps),
-        scaler=torch.amp.GradScaler(device.type, enabled=config.train.amp == "fp16"),
-        steps_per_epoch=steps_per_epoch,
-        num_steps=num_steps,
+def _tell_start(run: Run) -> None:
+    num_val = 0 if run.val_data is None else len(run.val_data)
+    logger.info(
+        "%s on %s: %d images to train on, %d to validate on, %d classes; steps %d to %d of %d an "
+        "epoch -> %s",
+        run.config.model.detector.name,
+        run.device,
+        len(run.train_data),
+        num_val,
+        len(run.train_data.categories),
+        run.step,
+        run.num_steps,
+        run.steps_per_epoch,
+        run.out,
     )
 
 
@@ -218,13 +135,19 @@ def _run_to_the_end(run: Run) -> None:
     loader = _build_train_loader(run)
     with StopSignals() as stop, progress:
         try:
-            _evaluate_if_due(run, stop)  # a run may have been stopped while evaluating
-            while run.step < run.num_steps:
+            while True:
+                # First, since a run may have been stopped while evaluating.
+                if run.val_data is not None and _is_evaluation_due(run):
+                    save_last(run)
+                    _evaluate(run, run.val_data, stop)
+                    save_last(run)
+                if run.step == run.num_steps:
+                    break
                 _train_one_epoch(run, loader, stop, progress)
-                _save_last(run)
-                _evaluate_if_due(run, stop)
+            if run.val_data is None:
+                save_last(run)
         except StopRequested as request:
-            _save_last(run)
+            save_last(run)
             msg = (
                 f"stopped by {request} after step {run.step} of {run.num_steps}; saved in "
                 f"{run.last_path}; go on with --resume"
@@ -250,7 +173,7 @@ def _train_one_epoch(
         if run.step == run.num_steps:
             return
         if time.monotonic() - run.saved_at > 60 * run.config.train.save_every_minutes:
-            _save_last(run)
+            save_last(run)
     run.step = (epoch + 1) * run.steps_per_epoch
 
 
@@ -356,14 +279,18 @@ def _log_losses(run: Run, progress: TrainProgress, lr: float) -> None:
     run.loss_sums, run.num_summed = {}, 0
 
 
-def _evaluate_if_due(run: Run, stop: StopSignals) -> None:
-    """Evaluate at the end of every N-th epoch and of the run; keep the best checkpoint."""
+def _is_evaluation_due(run: Run) -> bool:
+    """Evaluate at the end of every N-th epoch and at the end of the run, once."""
+    if run.evaluated_step == run.step:
+        return False
     period = run.steps_per_epoch * run.config.train.eval_every_epochs
-    is_due = run.step == run.num_steps or (run.step > 0 and run.step % period == 0)
-    if run.val_data is None or not is_due or run.evaluated_step == run.step:
-        return
+    return run.step % period == 0 or run.step == run.num_steps
+
+
+def _evaluate(run: Run, data: CocoDataset, stop: StopSignals) -> None:
+    """Score the detector on the validation data; keep the checkpoint if it is the best."""
     loader = build_eval_loader(
-        DetectionDataset(run.val_data),
+        DetectionDataset(data),
         batch_size=run.config.eval.batch_size,
         num_workers=run.config.data.num_workers,
         broken_images=run.config.data.broken_images,
@@ -372,7 +299,7 @@ def _evaluate_if_due(run: Run, stop: StopSignals) -> None:
     result, _ = evaluate_detector(
         run.detector,
         stop.watch(loader),
-        ground_truth=run.val_data.ground_truth(),
+        ground_truth=data.ground_truth(),
         categories=run.train_data.categories,
         device=run.device,
         backend=run.config.eval.backend,
@@ -383,7 +310,7 @@ def _evaluate_if_due(run: Run, stop: StopSignals) -> None:
     is_best = not run.best or result.ap > (run.best["AP"] or 0.0)
     if is_best:
         run.best = {"step": run.step, **result.metrics}
-        save_checkpoint(run.best_path, _checkpoint(run, with_training=False))
+        save_checkpoint(run.best_path, capture(run, with_training=False))
     append_row(run.metrics_path, {"step": run.step, "epoch": run.epoch, **result.metrics})
     logger.info(
         "step %d, epoch %.4g: AP %.3f, AP50 %.3f%s",
@@ -394,58 +321,3 @@ def _evaluate_if_due(run: Run, stop: StopSignals) -> None:
         " (best)" if is_best else "",
     )
     plot_curves(read_rows(run.metrics_path), run.out / "curves.png")
-    _save_last(run)
-
-
-def _save_last(run: Run) -> None:
-    save_checkpoint(run.last_path, _checkpoint(run, with_training=True))
-    run.saved_at = time.monotonic()
-
-
-def _checkpoint(run: Run, *, with_training: bool) -> Checkpoint:
-    training = {
-        "optimizer": run.optimizer.state_dict(),
-        "scaler": run.scaler.state_dict(),
-        "evaluated_step": run.evaluated_step,
-        "best": run.best,
-        "loss_sums": run.loss_sums,
-        "num_summed": run.num_summed,
-        "num_images": len(run.train_data),
-    }
-    return Checkpoint(
-        config=run.config,
-        categories=run.train_data.categories,
-        model=run.detector.state_dict(),
-        step=run.step,
-        metrics=run.metrics,
-        training=training if with_training else None,
-    )
-
-
-def _restore(run: Run, checkpoint: Checkpoint) -> None:
-    """Bring a run to where a checkpoint of it was written."""
-    training = checkpoint.training
-    if training is None:
-        msg = f"{run.last_path}: holds no state of a run to go on with"
-        raise CheckpointError(msg)
-    changed = changed_keys(to_plain(checkpoint.config), to_plain(run.config), HARMLESS_KEYS)
-    if changed:
-        msg = (
-            f"{run.last_path}: cannot go on with another configuration; changed: "
-            f"{', '.join(changed)}; undo that, or start a new run with another --out"
-        )
-        raise ConfigError(msg)
-    if training["num_images"] != len(run.train_data):
-        msg = (
-            f"{run.last_path}: was trained on {training['num_images']} images, now there are "
-            f"{len(run.train_data)}; start a new run with another --out"
-        )
-        raise CheckpointError(msg)
-    run.detector.load_state_dict(checkpoint.model)
-    run.optimizer.load_state_dict(training["optimizer"])
-    run.scaler.load_state_dict(training["scaler"])
-    run.step, run.metrics = checkpoint.step, checkpoint.metrics
-    run.evaluated_step, run.best = training["evaluated_step"], training["best"]
-    run.loss_sums, run.num_summed = training["loss_sums"], training["num_summed"]
-    keep_rows(run.metrics_path, last_step=run.step, evaluated_step=run.evaluated_step)
-    logger.info("going on after step %d of %d", run.step, run.num_steps)

@@ -104,7 +104,9 @@ def resolve_backend(backend: str, x: Tensor) -> DeformBackend:
 def _convolve_by_torchvision(
     x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor, *, stride: int
 ) -> Tensor:
-    convolved: Tensor = deform_conv2d(x, offset, weight, bias, stride=stride, padding=1, mask=mask)
+    # The operator reads wild memory at a place that is not a number, and ends the process.
+    defined = offset.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    convolved: Tensor = deform_conv2d(x, defined, weight, bias, stride=stride, padding=1, mask=mask)
     return convolved
 
 

@@ -1,13 +1,15 @@
 """DyHead: a stack of blocks on a pyramid, optionally as a small learned change of it."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from dyhead_det.layers.deform_conv import DeformBackend, resolve_backend
-from dyhead_det.layers.dyhead_block import CoarseOffsets, DyHeadBlock
+from dyhead_det.layers.dyhead_block import Attention, CoarseOffsets, DyHeadBlock, Spatial
 from dyhead_det.layers.dyhead_fast import attend_fast
+from dyhead_det.layers.dynamic_relu import CoefficientsOf
 
 
 class DyHead(nn.Module):
@@ -24,6 +26,9 @@ class DyHead(nn.Module):
         channels: int,
         num_blocks: int,
         *,
+        attention: Sequence[Attention],
+        spatial: Spatial,
+        dynamic_relu: CoefficientsOf,
         coarse_offsets: CoarseOffsets,
         zero_init_offsets: bool,
         residual: bool,
@@ -32,9 +37,16 @@ class DyHead(nn.Module):
     ) -> None:
         super().__init__()
         self.deform_backend = deform_backend
+        # `attend_fast` knows the block with all its parts.
+        self.can_be_fast = len(set(attention)) == 3 and spatial == "deform"
         self.blocks = nn.ModuleList(
             DyHeadBlock(
-                channels, coarse_offsets=coarse_offsets, zero_init_offsets=zero_init_offsets
+                channels,
+                attention=attention,
+                spatial=spatial,
+                dynamic_relu=dynamic_relu,
+                coarse_offsets=coarse_offsets,
+                zero_init_offsets=zero_init_offsets,
             )
             for _ in range(num_blocks)
         )
@@ -56,7 +68,7 @@ class DyHead(nn.Module):
         """
         check_pyramid(levels)
         backend = resolve_backend(self.deform_backend, levels[0])
-        if backend == "gather":
+        if backend == "gather" and self.can_be_fast:
             attended = attend_fast(self.blocks, levels)
         else:
             attended = levels

@@ -15,8 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dyhead_det.layers.deform_conv import DeformBackend, modulated_deform_conv2d
-from dyhead_det.layers.dynamic_relu import DynamicReLU
+from dyhead_det.layers.dynamic_relu import CoefficientsOf, DynamicReLU
 
+Attention = Literal["scale", "spatial", "task"]
+Spatial = Literal["deform", "conv"]
 CoarseOffsets = Literal["resized", "flattened", "cropped"]
 
 NUM_GROUPS = 16
@@ -25,42 +27,75 @@ NUM_GROUPS = 16
 class DyHeadBlock(nn.Module):
     """Spatial, scale and task attention, one after the other, on every level.
 
-    All levels share the parameters and read the block's input, never a neighbour's new map.
+    All levels share the parameters and read the block's input, never a neighbour's new map. An
+    attention that is left out is a step that is left out, its parameters too:
+
+    * without spatial attention the candidates are the neighbouring maps themselves, resized;
+    * without scale attention the candidates are averaged as they are;
+    * without these two a level is its own only candidate: nothing reads the neighbours;
+    * without task attention there is no activation.
     """
 
+    offset_and_mask: nn.Conv2d
+    same: "NormedDeformConv"
+    finer: "NormedDeformConv"
+    coarser: "NormedDeformConv"
+    scale: "ScaleAttention"
+    task: DynamicReLU
+
     def __init__(
-        self, channels: int, *, coarse_offsets: CoarseOffsets, zero_init_offsets: bool
+        self,
+        channels: int,
+        *,
+        attention: Sequence[Attention],
+        spatial: Spatial,
+        dynamic_relu: CoefficientsOf,
+        coarse_offsets: CoarseOffsets,
+        zero_init_offsets: bool,
     ) -> None:
         super().__init__()
+        self.attention = frozenset(attention)
+        self.spatial = spatial
         self.coarse_offsets = coarse_offsets
-        self.offset_and_mask = nn.Conv2d(channels, 18 + 9, kernel_size=3, padding=1)
-        if zero_init_offsets:
-            for parameter in self.offset_and_mask.parameters():
-                nn.init.zeros_(parameter)
-        self.same = NormedDeformConv(channels, stride=1)
-        self.finer = NormedDeformConv(channels, stride=2)
-        self.coarser = NormedDeformConv(channels, stride=1)
-        self.scale = ScaleAttention(channels)
-        self.task = DynamicReLU(channels, reduction=4)
+        if "spatial" in attention:
+            if spatial == "deform":
+                self.offset_and_mask = build_offset_conv(channels, zero_init=zero_init_offsets)
+            self.same = NormedDeformConv(channels, stride=1)
+            self.finer = NormedDeformConv(channels, stride=2)
+            self.coarser = NormedDeformConv(channels, stride=1)
+        if "scale" in attention:
+            self.scale = ScaleAttention(channels)
+        if "task" in attention:
+            self.task = DynamicReLU(channels, reduction=4, coefficients_of=dynamic_relu)
 
     def forward(self, levels: list[Tensor], deform_backend: DeformBackend) -> list[Tensor]:
         """Return the new maps of all levels; shapes as in `DyHead.forward`."""
         attended = []
-        for level, x in enumerate(levels):
-            offset_and_mask = self.offset_and_mask(x)
-            offset, mask = split_offset_and_mask(offset_and_mask)
-            candidates = [self.same(x, offset, mask, deform_backend)]
-            if level > 0:
-                candidates.append(self.finer(levels[level - 1], offset, mask, deform_backend))
-            if level + 1 < len(levels):
-                coarse = levels[level + 1]
-                coarse_offset, coarse_mask = split_offset_and_mask(
-                    bring_to_coarser(offset_and_mask, coarse.shape[-2:], rule=self.coarse_offsets)
-                )
-                seen = self.coarser(coarse, coarse_offset, coarse_mask, deform_backend)
-                candidates.append(resize(seen, x.shape[-2:]))
-            attended.append(self.task(self.scale(candidates)))
+        for level in range(len(levels)):
+            candidates = self._candidates(levels, level, deform_backend)
+            fused = self.scale(candidates) if "scale" in self.attention else average(candidates)
+            attended.append(self.task(fused) if "task" in self.attention else fused)
         return attended
+
+    def _candidates(
+        self, levels: list[Tensor], level: int, deform_backend: DeformBackend
+    ) -> list[Tensor]:
+        """Return what a level sees of itself, the finer and the coarser level, at its own size."""
+        if "spatial" not in self.attention:
+            return (
+                resized_neighbors(levels, level) if "scale" in self.attention else [levels[level]]
+            )
+        x = levels[level]
+        points = self.offset_and_mask(x) if self.spatial == "deform" else None
+        candidates = [self.same(x, points, deform_backend)]
+        if level > 0:
+            candidates.append(self.finer(levels[level - 1], points, deform_backend))
+        if level + 1 < len(levels):
+            coarse = levels[level + 1]
+            if points is not None:
+                points = bring_to_coarser(points, coarse.shape[-2:], rule=self.coarse_offsets)
+            candidates.append(resize(self.coarser(coarse, points, deform_backend), x.shape[-2:]))
+        return candidates
 
 
 class NormedDeformConv(nn.Module):
@@ -78,13 +113,17 @@ class NormedDeformConv(nn.Module):
         self.norm = nn.GroupNorm(NUM_GROUPS, channels)
 
     def forward(
-        self, x: Tensor, offset: Tensor, mask: Tensor, deform_backend: DeformBackend
+        self, x: Tensor, offset_and_mask: Tensor | None, deform_backend: DeformBackend
     ) -> Tensor:
-        """See `modulated_deform_conv2d` for the shapes."""
-        sampled = modulated_deform_conv2d(
-            x, offset, mask, self.weight, self.bias, stride=self.stride, backend=deform_backend
-        )
-        normed: Tensor = self.norm(sampled)
+        """See `modulated_deform_conv2d`; without offsets and masks the convolution is plain."""
+        if offset_and_mask is None:
+            seen = F.conv2d(x, self.weight, self.bias, stride=self.stride, padding=1)
+        else:
+            offset, mask = split_offset_and_mask(offset_and_mask)
+            seen = modulated_deform_conv2d(
+                x, offset, mask, self.weight, self.bias, stride=self.stride, backend=deform_backend
+            )
+        normed: Tensor = self.norm(seen)
         return normed
 
 
@@ -107,11 +146,35 @@ class ScaleAttention(nn.Module):
             candidate * self.gates(candidate.mean(dim=(2, 3)))[:, :, None, None]
             for candidate in candidates
         ]
-        return torch.stack(weighed).mean(dim=0)
+        return average(weighed)
 
     def gates(self, pooled: Tensor) -> Tensor:
         """Return the numbers, (B, 1), for channel means (B, C)."""
         return F.hardsigmoid(F.relu(self.score(pooled)))
+
+
+def average(maps: Sequence[Tensor]) -> Tensor:
+    """Average maps of one shape."""
+    return torch.stack(list(maps)).mean(dim=0)
+
+
+def resized_neighbors(levels: Sequence[Tensor], level: int) -> list[Tensor]:
+    """Return a level's map, and those of the finer and the coarser level at its size."""
+    neighbors = [levels[level]]
+    if level > 0:
+        neighbors.append(halve(levels[level - 1]))
+    if level + 1 < len(levels):
+        neighbors.append(resize(levels[level + 1], levels[level].shape[-2:]))
+    return neighbors
+
+
+def build_offset_conv(channels: int, *, zero_init: bool) -> nn.Conv2d:
+    """Return what chooses the places of nine taps, and their masks, from a map."""
+    conv = nn.Conv2d(channels, 18 + 9, kernel_size=3, padding=1)
+    if zero_init:
+        for parameter in conv.parameters():
+            nn.init.zeros_(parameter)
+    return conv
 
 
 def split_offset_and_mask(offset_and_mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -155,3 +218,8 @@ def bring_to_coarser(
 def resize(x: Tensor, size_hw: Sequence[int]) -> Tensor:
     """Interpolate maps (B, K, H, W) so that corner pixels fall on corner pixels."""
     return F.interpolate(x, size=list(size_hw), mode="bilinear", align_corners=True)
+
+
+def halve(x: Tensor) -> Tensor:
+    """Average 2 x 2 pixels, fewer at the border of an odd size, so that none is lost."""
+    return F.avg_pool2d(x, kernel_size=2, ceil_mode=True, count_include_pad=False)

@@ -31,7 +31,6 @@ Our reading, where the paper is silent or can't be meant to the letter:
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -39,11 +38,15 @@ from torch import Tensor, nn
 
 from dyhead_det.layers.deform_conv import DeformBackend, modulated_deform_conv2d
 from dyhead_det.layers.dyhead import check_pyramid
-from dyhead_det.layers.dyhead_block import NUM_GROUPS, split_offset_and_mask
-
-Attention = Literal["scale", "spatial", "task"]
-Spatial = Literal["deform", "conv"]
-CoefficientsOf = Literal["channel", "shared"]
+from dyhead_det.layers.dyhead_block import (
+    NUM_GROUPS,
+    Attention,
+    Spatial,
+    build_offset_conv,
+    halve,
+    split_offset_and_mask,
+)
+from dyhead_det.layers.dynamic_relu import CoefficientsOf
 
 
 class StackedDyHead(nn.Module):
@@ -109,7 +112,11 @@ class StackedDyHead(nn.Module):
 
 
 class StackedBlock(nn.Module):
-    """Equation 2: scale, spatial and task attention, or those of them that are asked for."""
+    """Equation 2: scale, spatial and task attention, or those of them that are asked for.
+
+    As in `DyHeadBlock`, an attention that is left out is a step that is left out, its parameters
+    too. Here only spatial attention reads a level's neighbours.
+    """
 
     def __init__(
         self,
@@ -177,10 +184,7 @@ class StackedSpatialAttention(nn.Module):
         self.norm = nn.GroupNorm(NUM_GROUPS, channels)
         self.offset_and_mask: nn.Conv2d | None = None
         if spatial == "deform":
-            self.offset_and_mask = nn.Conv2d(channels, 18 + 9, kernel_size=3, padding=1)
-            if zero_init_offsets:
-                for parameter in self.offset_and_mask.parameters():
-                    nn.init.zeros_(parameter)
+            self.offset_and_mask = build_offset_conv(channels, zero_init=zero_init_offsets)
 
     def forward(self, x: Tensor, deform_backend: DeformBackend) -> Tensor:
         """Map (B, L, C, H, W) to the same shape."""
@@ -268,11 +272,11 @@ def split_levels(stacked: Tensor, sizes_hw: Sequence[Sequence[int]]) -> list[Ten
 def change_level(x: Tensor, *, num_steps: int, size_hw: Sequence[int]) -> Tensor:
     """Bring maps (B, C, H, W) to a coarser level, ``num_steps`` up, or to a finer one, below zero.
 
-    A step up averages 2 x 2 pixels, fewer at the border of an odd size, so that none is lost. The
-    way down interpolates to ``size_hw``. Both take pixels for squares that lie side by side.
+    A step up halves. The way down interpolates to ``size_hw``. Both take pixels for squares that
+    lie side by side.
     """
     for _ in range(num_steps):
-        x = F.avg_pool2d(x, kernel_size=2, ceil_mode=True, count_include_pad=False)
+        x = halve(x)
     if num_steps < 0:
         return F.interpolate(x, size=list(size_hw), mode="bilinear", align_corners=False)
     return x

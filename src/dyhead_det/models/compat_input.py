@@ -1,6 +1,7 @@
 """Images into a detector and boxes out of it, as the original data loaders did it."""
 
 import torch
+import torchvision
 from torch import Tensor
 from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
 from torchvision.ops import clip_boxes_to_image
@@ -53,7 +54,7 @@ class OriginalTransform(GeneralizedRCNNTransform):  # type: ignore[misc]  # unty
         Returns:
             The normalised image (3, H', W') and the target with its boxes resized.
         """
-        if torch.jit.is_tracing():
+        if torchvision._is_tracing():
             # 8-bit pixels cannot be resized in a graph. Torchvision's float resizing stands in;
             # an image that already has its size goes through it unchanged.
             image, target = super().resize(image, target)

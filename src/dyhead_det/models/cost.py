@@ -61,13 +61,14 @@ def measure_cost(
     if config.dyhead is not None:  # the one backend that is a single operator with a known cost
         dyhead = config.dyhead.model_copy(update={"deform_backend": "torchvision"})
         config = config.model_copy(update={"dyhead": dyhead})
-    with FakeTensorMode():
-        return _measure(config, num_classes, size_hw)
-
-
-def _measure(config: ModelConfig, num_classes: int, size_hw: tuple[int, int]) -> DetectorCost:
-    """Do the work of `measure_cost` where tensors have shapes but no values."""
+    # Built with values: some initialisations draw again until all of them lie in a range.
     detector = build_detector(config, num_classes=num_classes, load_body_weights=False).eval()
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        return _measure(detector, size_hw)
+
+
+def _measure(detector: Detector, size_hw: tuple[int, int]) -> DetectorCost:
+    """Do the work of `measure_cost` where tensors have shapes but no values."""
     backbone = detector.backbone
     divisor = detector.transform.size_divisible
     height, width = (-(-size // divisor) * divisor for size in size_hw)

@@ -126,6 +126,9 @@ def build_dyhead(config: DyHeadConfig, channels: int) -> DyHead | StackedDyHead:
     return DyHead(
         channels,
         config.num_blocks,
+        attention=config.attention,
+        spatial=config.spatial,
+        dynamic_relu=config.dynamic_relu,
         coarse_offsets=config.coarse_offsets,
         zero_init_offsets=config.zero_init_offsets,
         residual=config.residual,

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 # What the beginnings of a file's names say, the most particular first.
 _SIGNS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("a DyHead model in detectron2's format", ("backbone.dyhead_tower.",)),
+    ("a DyHead model of mmdetection", ("neck.1.dyhead_blocks.",)),
     ("a GLIP model or another of maskrcnn-benchmark", ("rpn.head.dyhead_tower.",)),
     ("a torchvision Mask R-CNN", ("roi_heads.mask_predictor.", "backbone.fpn.inner_blocks.")),
     ("a torchvision Faster R-CNN", ("roi_heads.box_head.fc6.", "backbone.fpn.inner_blocks.")),

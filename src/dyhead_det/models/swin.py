@@ -136,7 +136,8 @@ class AlwaysShiftedWindowAttention(ShiftedWindowAttention):  # type: ignore[misc
         ):
             place = torch.arange(size, device=rolled.device)
             numbers.append((place >= size - window).long() + (place >= size - shift).long())
-        return 3 * numbers[0][:, None] + numbers[1]
+        parts: Tensor = 3 * numbers[0][:, None] + numbers[1]
+        return parts
 
     def _split(self, x: Tensor) -> Tensor:
         """Cut (B, H, W, C) into windows of tokens, (B, num windows, tokens, C)."""

@@ -1,0 +1,182 @@
+"""The state of a training run: built from a configuration, kept in `last.pt` and restored."""
+
+import logging
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from dyhead_det.config import RunConfig, changed_keys, to_plain
+from dyhead_det.data.coco import CocoDataset
+from dyhead_det.engine.checkpoint import Checkpoint, save_checkpoint
+from dyhead_det.engine.datasets import load_training_data, load_validation_data
+from dyhead_det.engine.evaluate import match_categories
+from dyhead_det.engine.metrics_file import keep_rows
+from dyhead_det.engine.optim import LearningRate, build_optimizer
+from dyhead_det.errors import CheckpointError, ConfigError
+from dyhead_det.models.detectors import Detector, build_detector
+from dyhead_det.models.finetune import start_from
+
+logger = logging.getLogger(__name__)
+
+# What may differ between a run and its resumption: it changes no weight.
+HARMLESS_KEYS = (
+    "data.root",
+    "data.num_workers",
+    "eval",
+    "train.log_every_steps",
+    "train.save_every_minutes",
+    "train.eval_every_epochs",
+)
+
+
+@dataclass(slots=True)
+class Run:
+    """Everything that a run holds; the second half changes as it goes."""
+
+    config: RunConfig
+    out: Path
+    device: torch.device
+    train_data: CocoDataset
+    val_data: CocoDataset | None
+    detector: Detector
+    optimizer: torch.optim.Optimizer
+    learning_rate: LearningRate
+    scaler: torch.amp.GradScaler
+    steps_per_epoch: int
+    num_steps: int
+
+    step: int = 0
+    evaluated_step: int = 0
+    best: dict[str, float | None] = field(default_factory=dict)
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    loss_sums: dict[str, float] = field(default_factory=dict)
+    num_summed: int = 0
+    saved_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def epoch(self) -> float:
+        """How often the data have been seen."""
+        return self.step / self.steps_per_epoch
+
+    @property
+    def last_path(self) -> Path:
+        """The checkpoint to go on from."""
+        return self.out / "last.pt"
+
+    @property
+    def best_path(self) -> Path:
+        """The checkpoint with the best AP so far."""
+        return self.out / "best.pt"
+
+    @property
+    def metrics_path(self) -> Path:
+        """Losses and COCO numbers, row by row."""
+        return self.out / "metrics.jsonl"
+
+
+def build_run(
+    config: RunConfig,
+    out: Path,
+    device: torch.device,
+    *,
+    is_new: bool,
+) -> Run:
+    """Build all parts; only a new run reads weights to start from."""
+    train_data = load_training_data(config.data)
+    val_data = load_validation_data(config.data)
+    if val_data is not None:  # better now than after the first epoch
+        match_categories(train_data.categories, val_data.ground_truth()["categories"])
+    torch.manual_seed(config.seed)
+    detector = build_detector(
+        config.model,
+        num_classes=len(train_data.categories),
+        load_body_weights=is_new and config.model.weights is None,
+    )
+    if is_new and config.model.weights is not None:
+        start_from(
+            detector,
+            Path(config.model.weights),
+            categories=train_data.categories,
+            config=config.model,
+        )
+    detector.to(device)
+    optimizer = build_optimizer(config.optim, detector, body=detector.backbone.body)
+    steps_per_epoch = math.ceil(len(train_data) / config.train.batch_size)
+    num_steps = config.train.steps or (config.train.epochs or 0) * steps_per_epoch
+    return Run(
+        config=config,
+        out=out,
+        device=device,
+        train_data=train_data,
+        val_data=val_data,
+        detector=detector,
+        optimizer=optimizer,
+        learning_rate=LearningRate(config.schedule, optimizer, num_steps=num_steps),
+        scaler=torch.amp.GradScaler(device.type, enabled=config.train.amp == "fp16"),
+        steps_per_epoch=steps_per_epoch,
+        num_steps=num_steps,
+    )
+
+
+def save_last(run: Run) -> None:
+    """Write all that is needed to go on from here."""
+    save_checkpoint(run.last_path, capture(run, with_training=True))
+    run.saved_at = time.monotonic()
+
+
+def capture(run: Run, *, with_training: bool) -> Checkpoint:
+    """Return what a checkpoint of this moment holds; `best.pt` goes without the training state."""
+    training = {
+        "optimizer": run.optimizer.state_dict(),
+        "scaler": run.scaler.state_dict(),
+        "evaluated_step": run.evaluated_step,
+        "best": run.best,
+        "loss_sums": run.loss_sums,
+        "num_summed": run.num_summed,
+        "num_images": len(run.train_data),
+    }
+    return Checkpoint(
+        config=run.config,
+        categories=run.train_data.categories,
+        model=run.detector.state_dict(),
+        step=run.step,
+        metrics=run.metrics,
+        training=training if with_training else None,
+    )
+
+
+def restore(run: Run, checkpoint: Checkpoint) -> None:
+    """Bring a run to where a checkpoint of it was written, and its metrics file with it.
+
+    Raises:
+        ConfigError: If the configuration has changed in something that matters.
+        CheckpointError: If the data have, or the checkpoint has no state to go on from.
+    """
+    training = checkpoint.training
+    if training is None:
+        msg = f"{run.last_path}: holds no state of a run to go on with"
+        raise CheckpointError(msg)
+    changed = changed_keys(to_plain(checkpoint.config), to_plain(run.config), HARMLESS_KEYS)
+    if changed:
+        msg = (
+            f"{run.last_path}: cannot go on with another configuration; changed: "
+            f"{', '.join(changed)}; undo that, or start a new run with another --out"
+        )
+        raise ConfigError(msg)
+    if training["num_images"] != len(run.train_data):
+        msg = (
+            f"{run.last_path}: was trained on {training['num_images']} images, now there are "
+            f"{len(run.train_data)}; start a new run with another --out"
+        )
+        raise CheckpointError(msg)
+    run.detector.load_state_dict(checkpoint.model)
+    run.optimizer.load_state_dict(training["optimizer"])
+    run.scaler.load_state_dict(training["scaler"])
+    run.step, run.metrics = checkpoint.step, checkpoint.metrics
+    run.evaluated_step, run.best = training["evaluated_step"], training["best"]
+    run.loss_sums, run.num_summed = training["loss_sums"], training["num_summed"]
+    keep_rows(run.metrics_path, last_step=run.step, evaluated_step=run.evaluated_step)
+    logger.info("going on after step %d of %d", run.step, run.num_steps)

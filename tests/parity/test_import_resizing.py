@@ -1,0 +1,32 @@
+"""Resizing as the originals did it, against a loop over pixels and against Pillow."""
+
+import numpy as np
+import published_images as reference
+import pytest
+import torch
+
+from dyhead_det.models.resize_uint8 import resize_like_cv2, resize_like_pil
+
+SIZES = [(37, 53), (61, 40), (18, 26), (74, 106), (5, 200), (1, 1)]
+
+
+@pytest.mark.parametrize("size_hw", SIZES)
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [(resize_like_cv2, reference.resize_cv2), (resize_like_pil, reference.resize_pil)],
+)
+def test_pixels_are_the_same(ours, theirs, size_hw):
+    image = np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8)
+    resized = ours(torch.from_numpy(image).permute(2, 0, 1), size_hw).permute(1, 2, 0)
+    assert np.array_equal(resized.numpy(), theirs(image, size_hw))
+
+
+def test_enlarged_pixels_are_opencvs():
+    # Recorded from cv2.resize(..., interpolation=cv2.INTER_LINEAR) of OpenCV 4.10.
+    image = np.array([[0, 100, 255], [50, 7, 200]], dtype=np.uint8)
+    tensor = torch.from_numpy(image).expand(3, -1, -1)
+    assert resize_like_cv2(tensor, (3, 5))[0].tolist() == [
+        [0, 40, 100, 193, 255],
+        [25, 36, 54, 158, 228],
+        [50, 33, 7, 123, 200],
+    ]
