@@ -4,20 +4,38 @@ import pytest
 import torch
 from torch import Tensor
 
+from dyhead_det.config import DyHeadConfig
 from dyhead_det.layers.deform_conv import BACKEND_VARIABLE
 from dyhead_det.layers.dyhead import DyHead
+from dyhead_det.models.pyramid import build_dyhead
 
 RULES = ["resized", "flattened", "cropped"]
+ALL = ("scale", "spatial", "task")
+VARIANTS = [
+    {"attention": ("scale",)},
+    {"attention": ("spatial",)},
+    {"attention": ("task",)},
+    {"attention": ("task", "scale")},
+    {"spatial": "conv"},
+    {"dynamic_relu": "shared"},
+]
 
 
-def small_dyhead(backend: str = "auto", rule: str = "resized", num_blocks: int = 2) -> DyHead:
+def small_dyhead(
+    backend: str = "auto", rule: str = "resized", num_blocks: int = 2, *, channels: int = 32,
+    attention=ALL, spatial="deform", dynamic_relu="channel", zero_init_offsets=False,
+    residual=False, residual_scale=0.0,
+) -> DyHead:  # fmt: skip
     return DyHead(
-        32,
+        channels,
         num_blocks,
+        attention=attention,
+        spatial=spatial,
+        dynamic_relu=dynamic_relu,
         coarse_offsets=rule,
-        zero_init_offsets=False,
-        residual=False,
-        residual_scale=0.0,
+        zero_init_offsets=zero_init_offsets,
+        residual=residual,
+        residual_scale=residual_scale,
         deform_backend=backend,
     )
 
@@ -77,17 +95,11 @@ def test_maps_that_are_no_pyramid_are_refused(levels: list[Tensor], message: str
 
 def test_channels_that_do_not_form_16_groups_are_refused() -> None:
     with pytest.raises(ValueError, match="divisible by 16, got 24"):
-        DyHead(
-            24, 1, coarse_offsets="resized", zero_init_offsets=True, residual=False,
-            residual_scale=0.0, deform_backend="auto",
-        )  # fmt: skip
+        small_dyhead(channels=24)
 
 
 def test_the_residual_start_leaves_the_pyramid_alone_where_its_scale_is_zero() -> None:
-    dyhead = DyHead(
-        32, 2, coarse_offsets="resized", zero_init_offsets=True, residual=True,
-        residual_scale=0.0, deform_backend="auto",
-    )  # fmt: skip
+    dyhead = small_dyhead(residual=True, residual_scale=0.0)
     levels = pyramid((8, 6), (4, 3))
     for got, x in zip(dyhead(levels), levels, strict=True):
         assert torch.equal(got, x)
@@ -96,10 +108,7 @@ def test_the_residual_start_leaves_the_pyramid_alone_where_its_scale_is_zero() -
 def test_the_residual_adds_the_scaled_change_per_channel() -> None:
     torch.manual_seed(0)
     plain = small_dyhead()
-    residual = DyHead(
-        32, 2, coarse_offsets="resized", zero_init_offsets=False, residual=True,
-        residual_scale=0.25, deform_backend="auto",
-    )  # fmt: skip
+    residual = small_dyhead(residual=True, residual_scale=0.25)
     missing, _ = residual.load_state_dict(plain.state_dict(), strict=False)
     assert missing == ["residual_scale"]
     levels = pyramid((8, 6), (4, 3))
@@ -110,10 +119,7 @@ def test_the_residual_adds_the_scaled_change_per_channel() -> None:
 
 
 def test_zero_init_zeroes_exactly_the_offset_convolution() -> None:
-    dyhead = DyHead(
-        32, 1, coarse_offsets="resized", zero_init_offsets=True, residual=False,
-        residual_scale=0.0, deform_backend="auto",
-    )  # fmt: skip
+    dyhead = small_dyhead(num_blocks=1, zero_init_offsets=True)
     zeros = {name for name, value in dyhead.blocks[0].named_parameters() if not value.any()}
     assert zeros == {
         "offset_and_mask.weight", "offset_and_mask.bias", "scale.score.bias",
@@ -132,10 +138,7 @@ def test_initialisation_is_the_published_one() -> None:
 
 
 def test_parameters_at_256_channels_and_six_blocks_are_11_and_a_half_million() -> None:
-    dyhead = DyHead(
-        256, 6, coarse_offsets="flattened", zero_init_offsets=False, residual=False,
-        residual_scale=0.0, deform_backend="auto",
-    )  # fmt: skip
+    dyhead = small_dyhead(num_blocks=6, channels=256)
     # Per block: three kernels, offsets, three norms, score, two linear layers.
     per_block = (
         3 * (9 * 256 * 256 + 256) + (9 * 256 * 27 + 27) + 3 * 512 + 257
@@ -179,3 +182,76 @@ def test_every_backend_is_the_same_function(backend: str, monkeypatch: pytest.Mo
 def test_an_unknown_backend_is_refused() -> None:
     with pytest.raises(ValueError, match="'cuda'; one of auto"):
         small_dyhead("cuda")(pyramid((4, 4)))
+
+
+@pytest.mark.parametrize("options", VARIANTS, ids=str)
+def test_every_variant_keeps_shapes_and_learns_with_every_parameter(options: dict) -> None:
+    torch.manual_seed(0)
+    dyhead = small_dyhead(**options)
+    levels = pyramid((9, 6), (5, 3), (3, 2))
+    out = dyhead(levels)
+    assert [x.shape for x in out] == [x.shape for x in levels]
+    sum((x * torch.randn_like(x)).sum() for x in out).backward()
+    assert all(parameter.grad.any() for parameter in dyhead.parameters())
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        ({"attention": ("scale",)}, {"scale"}),
+        ({"attention": ("task",)}, {"task"}),
+        ({"attention": ("spatial",)}, {"offset_and_mask", "same", "finer", "coarser"}),
+        ({"spatial": "conv"}, {"same", "finer", "coarser", "scale", "task"}),
+    ],
+)
+def test_what_is_switched_off_has_no_parameters(options: dict, parts: set[str]) -> None:
+    block = small_dyhead(**options).blocks[0]
+    assert {name.split(".")[0] for name, _ in block.named_parameters()} == parts
+
+
+@pytest.mark.parametrize(
+    ("attention", "heard"),
+    [
+        (("task",), [False, False, True, False]),
+        (("scale",), [False, True, True, True]),
+        (("spatial",), [False, True, True, True]),
+    ],
+)
+def test_scale_and_spatial_attention_read_the_neighbors(attention, heard: list[bool]) -> None:
+    torch.manual_seed(0)
+    levels = [x.requires_grad_() for x in pyramid((16, 16), (8, 8), (4, 4), (2, 2))]
+    out = small_dyhead(num_blocks=1, attention=attention)(levels)[2]
+    # A sum would be blind: the group norm fixes it.
+    (out * torch.randn_like(out)).sum().backward()
+    assert [x.grad is not None and bool(x.grad.any()) for x in levels] == heard
+
+
+def test_scale_attention_alone_weighs_resized_neighbors_by_hand() -> None:
+    dyhead = small_dyhead(num_blocks=1, attention=("scale",))
+    torch.nn.init.zeros_(dyhead.blocks[0].scale.score.weight)  # all gates 1/2
+    levels = [torch.full((1, 32, side, side), value) for side, value in ((4, 1.0), (2, 3.0))]
+    fine, coarse = dyhead(levels)
+    # Both levels see 1 and 3.
+    torch.testing.assert_close(fine, torch.full_like(fine, 1.0))
+    torch.testing.assert_close(coarse, torch.full_like(coarse, 1.0))
+
+
+def test_a_plain_convolution_is_what_offsets_and_mask_logits_far_up_make() -> None:
+    torch.manual_seed(0)
+    plain, deform = small_dyhead(spatial="conv"), small_dyhead(zero_init_offsets=True)
+    deform.load_state_dict(plain.state_dict(), strict=False)
+    for block in deform.blocks:
+        torch.nn.init.constant_(block.offset_and_mask.bias[18:].data, 50.0)  # sigmoid 1
+    levels = pyramid((9, 6), (5, 3))
+    for got, wanted in zip(plain(levels), deform(levels), strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_the_configuration_builds_the_scheme_with_its_options() -> None:
+    config = DyHeadConfig(num_blocks=2, attention=("scale", "spatial"), spatial="conv")
+    dyhead = build_dyhead(config, 32)
+    assert isinstance(dyhead, DyHead)
+    parts = {name for name, _ in dyhead.blocks[1].named_children()}
+    assert parts == {"same", "finer", "coarser", "scale"}
+    shared = build_dyhead(DyHeadConfig(num_blocks=1, dynamic_relu="shared"), 32)
+    assert shared.blocks[0].task.expand.out_features == 4

@@ -56,7 +56,9 @@ def test_the_image_decides_for_itself() -> None:
 
 
 def test_more_channels_than_the_reduction_are_not_needed_to_be_divisible() -> None:
-    assert DynamicReLU(6, reduction=4, coefficients_of="channel")(torch.randn(1, 6, 2, 2)).shape == (1, 6, 2, 2)
+    assert DynamicReLU(6, reduction=4, coefficients_of="channel")(
+        torch.randn(1, 6, 2, 2)
+    ).shape == (1, 6, 2, 2)
 
 
 def test_shared_coefficients_are_the_same_for_all_channels_but_not_for_all_images() -> None:
