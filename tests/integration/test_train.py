@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from dyhead_det.config_file import load_config
+from dyhead_det.engine import step as step_module
 from dyhead_det.engine import train as train_module
 from dyhead_det.engine.checkpoint import load_checkpoint
 from dyhead_det.engine.evaluate_checkpoint import evaluate_checkpoint
@@ -111,14 +112,14 @@ def stop_after(monkeypatch):
     """Send this process a signal in the middle of the n-th step."""
 
     def arrange(step, number=signal.SIGTERM):
-        real, count = train_module._forward, iter(range(1, 10**6))
+        real, count = step_module._forward, iter(range(1, 10**6))
 
         def forward(*arguments):
             if next(count) == step:
                 os.kill(os.getpid(), number)
             return real(*arguments)
 
-        monkeypatch.setattr(train_module, "_forward", forward)
+        monkeypatch.setattr(step_module, "_forward", forward)
 
     return arrange
 
