@@ -123,8 +123,9 @@ class NormedDeformConv(nn.Module):
             seen = modulated_deform_conv2d(
                 x, offset, mask, self.weight, self.bias, stride=self.stride, backend=deform_backend
             )
-        normed: Tensor = self.norm(seen)
-        return normed
+        # Not the module: it refuses a map of one pixel with one channel a group.
+        norm = self.norm
+        return torch.group_norm(seen, norm.num_groups, norm.weight, norm.bias, norm.eps)
 
 
 class ScaleAttention(nn.Module):
