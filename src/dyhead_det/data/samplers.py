@@ -16,14 +16,13 @@ SampleKey = tuple[int, int, int]
 class EpochBatchSampler(Sampler[list[SampleKey]]):
     """Batches of one shuffled epoch, from any position on, for one of several processes.
 
-    The images of step s are the same whatever the number of processes, as long as batch size times
-    number of processes is. All processes get equally many batches, none of them empty, and every
-    image comes once an epoch; only where the last step has fewer images than there are processes do
-    those left over take an image of the first step again.
+    The images of a step are the same whatever the number of processes. All processes get equally
+    many batches, and every image comes once an epoch; where a step has fewer images than there are
+    processes, those left over get an empty batch.
 
     Args:
         num_images: in the data set.
-        batch_size: images in one batch of this process.
+        batch_size: images in one batch of all processes together.
         seed: of the run; seed and epoch give the order.
         epoch: the current one, changed by `set_epoch`.
         start_step: number of batches of this epoch that were already taken.
@@ -47,7 +46,7 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
-        self.steps_per_epoch = -(-num_images // (batch_size * world_size))
+        self.steps_per_epoch = -(-num_images // batch_size)
         self.set_epoch(epoch, start_step=start_step)
 
     def set_epoch(self, epoch: int, *, start_step: int = 0) -> None:
@@ -64,11 +63,8 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
     def __iter__(self) -> Iterator[list[SampleKey]]:
         """Give the keys of one batch after the other."""
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.num_images)
-        all_processes = self.batch_size * self.world_size
         for step in range(self.start_step, self.steps_per_epoch):
-            indices = order[step * all_processes : (step + 1) * all_processes]
-            if len(indices) < self.world_size:
-                indices = np.resize(np.concatenate([indices, order]), self.world_size)
+            indices = order[step * self.batch_size : (step + 1) * self.batch_size]
             own = np.array_split(indices, self.world_size)[self.rank]
             yield [(self.seed, self.epoch, index) for index in own.tolist()]
 
