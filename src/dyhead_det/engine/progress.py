@@ -9,17 +9,27 @@ from types import TracebackType
 import torch
 from tqdm import tqdm
 
+from dyhead_det.engine.stopwatch import LOADING, STEPS, Stopwatch
+
 logger = logging.getLogger(__name__)
 
 
 class TrainProgress(AbstractContextManager["TrainProgress"]):
-    """Shows losses, learning rate, images per second, time left and memory of a training run."""
+    """Shows losses, learning rate, images per second, time left and memory of a training run.
 
-    def __init__(self, *, first_step: int, num_steps: int, device: torch.device) -> None:
+    Attributes:
+        num_images: images trained on since the program started.
+    """
+
+    def __init__(
+        self, *, first_step: int, num_steps: int, device: torch.device, stopwatch: Stopwatch
+    ) -> None:
+        self.num_images = 0
         self._num_steps = num_steps
         self._first_step = first_step
         self._step = first_step
         self._device = device
+        self._stopwatch = stopwatch
         self._is_terminal = sys.stderr.isatty()
         self._bar = tqdm(
             total=num_steps,
@@ -30,8 +40,7 @@ class TrainProgress(AbstractContextManager["TrainProgress"]):
             disable=not self._is_terminal,
         )
         self._started_at = time.monotonic()
-        self._window_started_at = self._started_at
-        self._num_images = 0
+        self._start_window()
 
     def __exit__(
         self,
@@ -44,7 +53,7 @@ class TrainProgress(AbstractContextManager["TrainProgress"]):
     def advance(self, step: int, *, num_images: int, loss: float, lr: float) -> None:
         """Note that `step` steps are done."""
         num_steps, self._step = step - self._step, step
-        self._num_images += num_images
+        self.num_images += num_images
         if self._is_terminal:
             self._bar.set_postfix_str(
                 f"loss {loss:.3f}, lr {lr:.2g}, {self.images_per_second():.1f} images/s, "
@@ -54,9 +63,13 @@ class TrainProgress(AbstractContextManager["TrainProgress"]):
         self._bar.update(num_steps)
 
     def images_per_second(self) -> float:
-        """Return the speed since the last call of `tell`."""
-        elapsed = time.monotonic() - self._window_started_at
-        return self._num_images / max(elapsed, 1e-9)
+        """Return the speed since the last call of `tell`, without evaluating and saving."""
+        return (self.num_images - self._images_before) / max(self._window_seconds(), 1e-9)
+
+    def data_share(self) -> float:
+        """Return which part of the time since the last call of `tell` went in waiting for data."""
+        waited = self._stopwatch.seconds().get(LOADING, 0.0) - self._seconds_before.get(LOADING, 0)
+        return waited / max(self._window_seconds(), 1e-9)
 
     def tell(self, values: dict[str, float]) -> None:
         """Write a line with losses where there is no terminal to draw a bar on."""
@@ -68,12 +81,18 @@ class TrainProgress(AbstractContextManager["TrainProgress"]):
             logger.info(
                 "step %d/%d, %s, %s left", self._step, self._num_steps, shown, format_duration(left)
             )
-        self.restart_window()
+        self._start_window()
 
-    def restart_window(self) -> None:
-        """Measure speed from here on: what came before was no training."""
-        self._window_started_at = time.monotonic()
-        self._num_images = 0
+    def _start_window(self) -> None:
+        self._images_before = self.num_images
+        self._seconds_before = self._stopwatch.seconds()
+
+    def _window_seconds(self) -> float:
+        """Return the seconds of training and of waiting for data since the last `tell`."""
+        now = self._stopwatch.seconds()
+        return sum(
+            now.get(part, 0) - self._seconds_before.get(part, 0) for part in (LOADING, STEPS)
+        )
 
 
 def format_duration(seconds: float) -> str:

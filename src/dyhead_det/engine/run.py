@@ -15,6 +15,7 @@ from dyhead_det.engine.datasets import load_training_data, load_validation_data
 from dyhead_det.engine.evaluate import match_categories
 from dyhead_det.engine.metrics_file import keep_rows
 from dyhead_det.engine.optim import LearningRate, build_optimizer
+from dyhead_det.engine.stopwatch import SAVING, Stopwatch
 from dyhead_det.errors import CheckpointError, ConfigError
 from dyhead_det.models.detectors import Detector, build_detector
 from dyhead_det.models.finetune import start_from
@@ -55,6 +56,7 @@ class Run:
     loss_sums: dict[str, float] = field(default_factory=dict)
     num_summed: int = 0
     saved_at: float = field(default_factory=time.monotonic)
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)
 
     @property
     def epoch(self) -> float:
@@ -123,7 +125,8 @@ def build_run(
 
 def save_last(run: Run) -> None:
     """Write all that is needed to go on from here."""
-    save_checkpoint(run.last_path, capture(run, with_training=True))
+    with run.stopwatch.part(SAVING):
+        save_checkpoint(run.last_path, capture(run, with_training=True))
     run.saved_at = time.monotonic()
 
 

@@ -24,14 +24,14 @@ from dyhead_det.data.loaders import (
 from dyhead_det.data.transforms import build_augmentation
 from dyhead_det.engine.checkpoint import load_checkpoint, save_checkpoint
 from dyhead_det.engine.evaluate import evaluate_detector
-from dyhead_det.engine.metrics_file import append_row, read_rows
 from dyhead_det.engine.progress import TrainProgress, memory_gib
+from dyhead_det.engine.record import RunRecord
 from dyhead_det.engine.run import Run, build_run, capture, restore, save_last
 from dyhead_det.engine.step import train_step
 from dyhead_det.engine.stopping import StopRequested, StopSignals
+from dyhead_det.engine.stopwatch import EVALUATION, LOADING, SAVING, STEPS
 from dyhead_det.errors import ConfigError, StoppedError
 from dyhead_det.files import written_whole
-from dyhead_det.visualize.plots import plot_curves
 
 logger = logging.getLogger(__name__)
 
@@ -122,19 +122,25 @@ def _tell_start(run: Run) -> None:
 
 def _run_to_the_end(run: Run) -> None:
     """Train and evaluate in turn until the last step; save on the way and when stopped."""
-    progress = TrainProgress(first_step=run.step, num_steps=run.num_steps, device=run.device)
+    progress = TrainProgress(
+        first_step=run.step,
+        num_steps=run.num_steps,
+        device=run.device,
+        stopwatch=run.stopwatch,
+    )
     loader = _build_train_loader(run)
-    with StopSignals() as stop, progress:
+    with StopSignals() as stop, progress, RunRecord(run, progress) as record:
         try:
             while True:
                 # First, since a run may have been stopped while evaluating.
                 if run.val_data is not None and _is_evaluation_due(run):
                     save_last(run)
-                    _evaluate(run, run.val_data, stop)
+                    with run.stopwatch.part(EVALUATION):
+                        _evaluate(run, run.val_data, stop, record)
                     save_last(run)
                 if run.step == run.num_steps:
                     break
-                _train_one_epoch(run, loader, stop, progress)
+                _train_one_epoch(run, loader, stop, progress, record)
             if run.val_data is None:
                 save_last(run)
         except StopRequested as request:
@@ -147,20 +153,24 @@ def _run_to_the_end(run: Run) -> None:
 
 
 def _train_one_epoch(
-    run: Run, loader: DetectionLoader, stop: StopSignals, progress: TrainProgress
+    run: Run,
+    loader: DetectionLoader,
+    stop: StopSignals,
+    progress: TrainProgress,
+    record: RunRecord,
 ) -> None:
     """Train from the current step to the end of its epoch, or of the run."""
     epoch, start_step = divmod(run.step, run.steps_per_epoch)
     loader.set_epoch(epoch, start_step=start_step)
     run.detector.train()
-    progress.restart_window()
-    for images, targets in stop.watch(loader):
-        lr, loss = train_step(run, images, targets)
+    for images, targets in run.stopwatch.waits(LOADING, stop.watch(loader)):
+        with run.stopwatch.part(STEPS):
+            lr, loss = train_step(run, images, targets)
         # The loader leaves out batches without a readable image, but counts them.
         run.step = epoch * run.steps_per_epoch + loader.position
         progress.advance(run.step, num_images=len(images), loss=loss, lr=lr)
         if run.step % run.config.train.log_every_steps == 0 or run.step == run.num_steps:
-            _log_losses(run, progress, lr)
+            _log_losses(run, progress, record, lr)
         if run.step == run.num_steps:
             return
         if time.monotonic() - run.saved_at > 60 * run.config.train.save_every_minutes:
@@ -187,7 +197,7 @@ def _build_train_loader(run: Run) -> DetectionLoader:
     )
 
 
-def _log_losses(run: Run, progress: TrainProgress, lr: float) -> None:
+def _log_losses(run: Run, progress: TrainProgress, record: RunRecord, lr: float) -> None:
     """Write the mean losses since the last row, and start anew."""
     means = {name: value / run.num_summed for name, value in run.loss_sums.items()}
     values = {
@@ -195,9 +205,10 @@ def _log_losses(run: Run, progress: TrainProgress, lr: float) -> None:
         **means,
         "lr": lr,
         "images_per_second": progress.images_per_second(),
+        "data_share": progress.data_share(),
         "memory_gib": memory_gib(run.device),
     }
-    append_row(run.metrics_path, {"step": run.step, "epoch": run.epoch, **values})
+    record.add({"step": run.step, "epoch": run.epoch, **values})
     progress.tell(values)
     run.loss_sums, run.num_summed = {}, 0
 
@@ -210,7 +221,7 @@ def _is_evaluation_due(run: Run) -> bool:
     return run.step % period == 0 or run.step == run.num_steps
 
 
-def _evaluate(run: Run, data: CocoDataset, stop: StopSignals) -> None:
+def _evaluate(run: Run, data: CocoDataset, stop: StopSignals, record: RunRecord) -> None:
     """Score the detector on the validation data; keep the checkpoint if it is the best."""
     loader = build_eval_loader(
         DetectionDataset(data),
@@ -233,8 +244,8 @@ def _evaluate(run: Run, data: CocoDataset, stop: StopSignals) -> None:
     is_best = not run.best or result.ap > (run.best["AP"] or 0.0)
     if is_best:
         run.best = {"step": run.step, **result.metrics}
-        save_checkpoint(run.best_path, capture(run, with_training=False))
-    append_row(run.metrics_path, {"step": run.step, "epoch": run.epoch, **result.metrics})
+        with run.stopwatch.part(SAVING):
+            save_checkpoint(run.best_path, capture(run, with_training=False))
     logger.info(
         "step %d, epoch %.4g: AP %.3f, AP50 %.3f%s",
         run.step,
@@ -243,4 +254,4 @@ def _evaluate(run: Run, data: CocoDataset, stop: StopSignals) -> None:
         result.metrics["AP50"] or 0.0,
         " (best)" if is_best else "",
     )
-    plot_curves(read_rows(run.metrics_path), run.out / "curves.png")
+    record.evaluated(result)
