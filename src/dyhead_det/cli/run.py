@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from dyhead_det.cli.quick_imports import quick_imports
+
 Device = Annotated[
     str, typer.Option(help="auto (CUDA where there is one), cpu, cuda, cuda:1 or mps.")
 ]
@@ -28,9 +30,10 @@ def train(
     device: Device = "auto",
 ) -> None:
     """Train a detector as a configuration file says."""
-    from dyhead_det.config_file import load_config
-    from dyhead_det.engine.device import choose_device
-    from dyhead_det.engine.train import train
+    with quick_imports():
+        from dyhead_det.config_file import load_config
+        from dyhead_det.engine.device import choose_device
+        from dyhead_det.engine.train import train
 
     result = train(
         load_config(config, tuple(overrides or ())),
@@ -68,7 +71,8 @@ def evaluate(
     device: Device = "auto",
 ) -> None:
     """Compute the COCO numbers of a checkpoint."""
-    from dyhead_det.engine.evaluate_checkpoint import evaluate_checkpoint
+    with quick_imports():
+        from dyhead_det.engine.evaluate_checkpoint import evaluate_checkpoint
 
     out = out or checkpoint.parent / "eval"
     result = evaluate_checkpoint(
@@ -103,8 +107,9 @@ def predict(
     device: Device = "auto",
 ) -> None:
     """Find objects in images: annotated pictures and COCO results."""
-    from dyhead_det.engine.predict import load
-    from dyhead_det.engine.predict_folder import predict_to_folder
+    with quick_imports():
+        from dyhead_det.engine.predict import load
+        from dyhead_det.engine.predict_folder import predict_to_folder
 
     predictor = load(checkpoint, device=device, short_edge=short_edge, long_edge=long_edge)
     summary = predict_to_folder(

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from dyhead_det.cli.quick_imports import quick_imports
+
 
 def info(
     source: Annotated[
@@ -22,6 +24,7 @@ def info(
     ] = None,
 ) -> None:
     """Show classes, levels, parameters and cost of a detector."""
-    from dyhead_det.engine.describe import describe
+    with quick_imports():
+        from dyhead_det.engine.describe import describe
 
     typer.echo(describe(source, tuple(overrides or ()), height=height, width=width))

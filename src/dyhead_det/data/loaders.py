@@ -7,7 +7,7 @@ image files travel from the workers as values and are told in the main process.
 import logging
 import random
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -23,7 +23,6 @@ from dyhead_det.data.check import shorten
 from dyhead_det.data.coco import CocoDataset
 from dyhead_det.data.images import read_image
 from dyhead_det.data.samplers import EpochBatchSampler, SampleKey, SequentialBatchSampler
-from dyhead_det.data.transforms import Augmentation
 from dyhead_det.errors import DatasetError
 
 logger = logging.getLogger(__name__)
@@ -70,7 +69,7 @@ class DetectionDataset(Dataset[Sample | BrokenImage]):
         self,
         coco: CocoDataset,
         *,
-        augmentation: Augmentation | None = None,
+        augmentation: Callable[[Tensor, Target], Sample] | None = None,
         min_short_edge: int | None = None,
     ) -> None:
         self.coco = coco

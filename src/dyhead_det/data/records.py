@@ -6,7 +6,6 @@ from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as run_lengths
 
 Record = dict[str, Any]
 Integers = NDArray[np.int64]
@@ -133,6 +132,8 @@ def _box_of_segmentation(segmentation: object) -> list[float] | None:
 
 
 def _box_of_run_lengths(mask: Record) -> list[float] | None:
+    from pycocotools import mask as run_lengths  # noqa: PLC0415 - few data sets need it
+
     size_hw, counts = mask.get("size"), mask.get("counts")
     # pycocotools divides by the height without looking.
     if not _are_numbers(size_hw) or len(size_hw) != 2 or min(size_hw) < 1:
