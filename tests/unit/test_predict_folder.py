@@ -1,6 +1,7 @@
 """A trained detector on files: pictures, COCO results, and what happens to broken images."""
 
 import json
+import signal
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 from dyhead_det.contracts import Category, CategoryMap
 from dyhead_det.engine.predict import Predictor
 from dyhead_det.engine.predict_folder import predict_to_folder
-from dyhead_det.errors import ConfigError, DatasetError
+from dyhead_det.errors import ConfigError, DatasetError, StoppedError
 
 CATEGORIES = CategoryMap((Category("cat", 7), Category("dog", 3)))
 OPTIONS = {
@@ -141,3 +142,19 @@ def test_an_unknown_class_is_told_before_any_image_is_looked_for(predictor, tmp_
         predict_to_folder(
             predictor, ["nowhere"], tmp_path / "out", **{**OPTIONS, "classes": ["cst"]}
         )
+
+
+def test_a_signal_leaves_what_was_found_before_it(predictor, photos, tmp_path, monkeypatch):
+    predict = predictor.predict
+
+    def predict_and_signal(*arguments, **options):
+        signal.raise_signal(signal.SIGTERM)
+        return predict(*arguments, **options)
+
+    monkeypatch.setattr(predictor, "predict", predict_and_signal)
+    with pytest.raises(StoppedError, match="SIGTERM after 1 of 3 images") as caught:
+        predict_to_folder(predictor, [photos], tmp_path / "out", **{**OPTIONS, "batch_size": 1})
+    assert caught.value.exit_code == 143
+    found = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert {record["image_id"] for record in found} == {1}
+    assert len(list((tmp_path / "out" / "pictures").rglob("*.*"))) == 1

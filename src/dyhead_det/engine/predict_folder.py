@@ -3,7 +3,7 @@
 import itertools
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from dyhead_det.contracts import CategoryMap, Prediction
+from dyhead_det.contracts import Prediction
 from dyhead_det.data.images import read_image
 from dyhead_det.engine.evaluate import to_coco, write_json
 from dyhead_det.engine.predict import Detections, Predictor
 from dyhead_det.engine.sources import ImageSource, find_images, picture_paths
-from dyhead_det.errors import DatasetError
+from dyhead_det.engine.stopping import StopRequested, StopSignals
+from dyhead_det.errors import DatasetError, StoppedError
 
 logger = logging.getLogger(__name__)
 
@@ -67,33 +68,57 @@ def predict_to_folder(
         DatasetError: where a source holds no image; and at the end, when all else is written,
             where images could not be read.
         ConfigError: where a class is unknown.
+        StoppedError: where a signal ended it; what was found by then is written.
     """
     predictor.labels_of(classes)  # a wrong name is told before the first image is read
     images = find_images(sources, except_in=out / "pictures")
-    pictures = picture_paths(images, out / "pictures")
-    records: list[dict[str, object]] = []
-    drawn: list[Path] = []
-    broken: list[Path] = []
-    for batch in _batches(_read(images, broken), batch_size):
-        found = predictor.predict(
-            [pixels for _, pixels in batch],
-            min_score=min_score,
-            classes=classes,
-            max_detections=max_detections,
-            batch_size=batch_size,
-        )
-        for (i, pixels), detections in zip(batch, found, strict=True):
-            records += _records(detections, i + 1, images[i].path, predictor.categories)
-            if draw:
-                pictures[i].parent.mkdir(parents=True, exist_ok=True)
-                detections.draw(pixels).save(pictures[i], quality=92)
-                drawn.append(pictures[i])
+    pictures = picture_paths(images, out / "pictures") if draw else None
+    done = _Done()
     results = out / "detections.json"
     out.mkdir(parents=True, exist_ok=True)
-    write_json(results, records, indent=None)
-    if broken:
-        raise DatasetError(_complaint(broken, len(images), out))
-    return PredictSummary(len(images), len(records), results, tuple(drawn))
+    try:
+        with StopSignals() as stop:
+            for batch in _batches(_read(images, done.broken), batch_size):
+                stop.check()
+                found = predictor.predict(
+                    [pixels for _, pixels in batch],
+                    min_score=min_score,
+                    classes=classes,
+                    max_detections=max_detections,
+                    batch_size=batch_size,
+                )
+                for (i, pixels), detections in zip(batch, found, strict=True):
+                    done.records += _records(detections, i + 1, images[i].path, predictor)
+                    if pictures is not None:
+                        _draw(detections, pixels, pictures[i])
+                        done.pictures.append(pictures[i])
+                    done.num_images += 1
+    except StopRequested as request:
+        msg = (
+            f"stopped by {request} after {done.num_images} of {len(images)} images; what was "
+            f"found in them is in {out}"
+        )
+        raise StoppedError(msg, signal_number=request.signal_number) from request
+    finally:  # whatever happened, hours of finding are not lost
+        write_json(results, done.records, indent=None)
+    if done.broken:
+        raise DatasetError(_complaint(done.broken, len(images), out))
+    return PredictSummary(len(images), len(done.records), results, tuple(done.pictures))
+
+
+@dataclass(slots=True)
+class _Done:
+    """What is found so far."""
+
+    num_images: int = 0
+    records: list[dict[str, object]] = field(default_factory=list)
+    pictures: list[Path] = field(default_factory=list)
+    broken: list[Path] = field(default_factory=list)
+
+
+def _draw(detections: Detections, pixels: Tensor, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    detections.draw(pixels).save(path, quality=92)
 
 
 def _read(images: Sequence[ImageSource], broken: list[Path]) -> Iterator[tuple[int, Tensor]]:
@@ -125,7 +150,7 @@ def _complaint(broken: Sequence[Path], num_images: int, out: Path) -> str:
 
 
 def _records(
-    detections: Detections, image_id: int, path: Path, categories: CategoryMap
+    detections: Detections, image_id: int, path: Path, predictor: Predictor
 ) -> list[dict[str, object]]:
     """Write detections as COCO results with the names that people look for."""
     prediction = Prediction(
@@ -136,6 +161,6 @@ def _records(
     return [
         {**result, "category": name, "file_name": path.as_posix()}
         for result, name in zip(
-            to_coco(prediction, image_id, categories), detections.names, strict=True
+            to_coco(prediction, image_id, predictor.categories), detections.names, strict=True
         )
     ]
