@@ -187,23 +187,45 @@ def test_another_size_than_annotated_names_file_and_both_sizes(tmp_path, photo):
         read_image(path, annotated_size=(640, 480))
 
 
-def test_a_large_jpeg_is_decoded_smaller_but_never_below_the_wanted_edge(tmp_path, photo):
+@pytest.mark.parametrize(
+    ("resized_to", "decoded_hw"),
+    [
+        ((400, 9999), (401, 601)),  # sizes are rounded up
+        ((401, 9999), (801, 1201)),  # half would be 400.5
+        ((100, 9999), (101, 151)),
+        ((9999, 300), (201, 301)),  # the longer edge binds: 1201 / 300 = 4.003
+        ((9999, 301), (401, 601)),
+        ((1, 1), (101, 151)),
+        ((2000, 9999), (801, 1201)),
+    ],
+)
+def test_a_large_jpeg_is_decoded_smaller_but_never_below_its_later_size(
+    tmp_path, photo, resized_to, decoded_hw
+):
+    path = tmp_path / "large.jpg"
+    Image.fromarray(photo).resize((1201, 801)).save(path, quality=95)
+    assert read_image(path, resized_to=resized_to).shape == (3, *decoded_hw)
+
+
+def test_a_reduced_jpeg_shows_the_same(tmp_path, photo):
     path = tmp_path / "large.jpg"
     large = Image.fromarray(photo).resize((1201, 801))
     large.save(path, quality=95)
-    assert read_image(path, min_short_edge=401).shape == (3, 801, 1201)
-    half = read_image(path, min_short_edge=400)
-    assert half.shape == (3, 401, 601)
+    half = read_image(path, resized_to=(400, 9999))
     expected = as_tensor(np.array(large.reduce(2)))
     assert (half.int() - expected.int()).abs().float().mean() < 3
-    assert read_image(path, min_short_edge=100).shape == (3, 101, 151)
-    assert read_image(path, min_short_edge=2000).shape == (3, 801, 1201)
+
+
+def test_a_narrow_jpeg_is_reduced_as_far_as_its_width_allows(tmp_path):
+    path = tmp_path / "strip.jpg"
+    Image.new("RGB", (3, 800)).save(path)
+    assert read_image(path, resized_to=(9999, 100)).shape == (3, 400, 2)
 
 
 def test_other_formats_are_never_decoded_smaller(tmp_path, photo):
     path = tmp_path / "photo.png"
     Image.fromarray(photo).save(path)
-    assert read_image(path, min_short_edge=5).shape == (3, 40, 60)
+    assert read_image(path, resized_to=(5, 5)).shape == (3, 40, 60)
 
 
 def test_the_first_page_counts(tmp_path, photo):

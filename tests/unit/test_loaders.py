@@ -231,7 +231,7 @@ def test_reduced_decoding_shrinks_the_boxes_too(tmp_path):
     }
     (tmp_path / "train.json").write_text(json.dumps(document))
     coco = load_coco(tmp_path / "train.json", tmp_path, split="train")
-    image, target = DetectionDataset(coco, min_short_edge=400)[(0, 0, 0)]
+    image, target = DetectionDataset(coco, resized_to=(400, 501))[(0, 0, 0)]
     assert image.shape == (3, 400, 501)
     assert target["boxes"].tolist() == [[50, 100, 200.5, 300]]
     assert coco.target(0)["boxes"].tolist() == [[100, 200, 401, 600]]

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from dyhead_det.contracts import Target
 from dyhead_det.data.check import shorten
@@ -43,9 +43,14 @@ class BrokenImage(NamedTuple):
 
 
 class _Delivery(NamedTuple):
-    """What a worker sends: the targets as arrays, since each tensor costs a file descriptor."""
+    """What a worker sends.
 
-    images: list[Tensor]
+    All pixels are one tensor (and the targets arrays): each tensor costs a file descriptor, and
+    sharing and pinning its memory.
+    """
+
+    pixels: Tensor
+    sizes_hw: list[tuple[int, int]]
     boxes: list[NDArray[np.float32]]
     labels: list[NDArray[np.int64]]
     image_ids: list[int]
@@ -61,8 +66,9 @@ class DetectionDataset(Dataset[Sample | BrokenImage]):
     Args:
         coco: the table of images and annotations.
         augmentation: applied to every sample.
-        min_short_edge: large JPEG files may be decoded at a fraction of their size as long as the
-            short edge keeps this many pixels; the boxes shrink with them.
+        resized_to: bounds of the shorter and the longer edge in pixels that images are made to fit
+            later on. Larger JPEG files may be decoded at a fraction of their size, not smaller than
+            that; the boxes shrink with them.
     """
 
     def __init__(
@@ -70,11 +76,11 @@ class DetectionDataset(Dataset[Sample | BrokenImage]):
         coco: CocoDataset,
         *,
         augmentation: Callable[[Tensor, Target], Sample] | None = None,
-        min_short_edge: int | None = None,
+        resized_to: tuple[int, int] | None = None,
     ) -> None:
         self.coco = coco
         self.augmentation = augmentation
-        self.min_short_edge = min_short_edge
+        self.resized_to = resized_to
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -88,13 +94,13 @@ class DetectionDataset(Dataset[Sample | BrokenImage]):
             image = read_image(
                 self.coco.path(index),
                 annotated_size=(width, height),
-                min_short_edge=self.min_short_edge,
+                resized_to=self.resized_to,
             )
         except DatasetError as error:
             return BrokenImage(str(self.coco.file_names[index]), str(error))
         target = self.coco.target(index)
         # Decoders reduce by whole factors and round sizes up: 1001 pixels become 501 of 2 each.
-        target["boxes"] /= round(width / image.shape[-1])
+        target["boxes"] /= round(max(width, height) / max(image.shape))
         if self.augmentation is None:
             return image, target
         with _random_state(key):
@@ -144,8 +150,8 @@ class DetectionLoader:
         for delivery in self.loader:
             self.position += 1
             self._note(delivery.broken)
-            num_images += len(delivery.images)
-            if delivery.images:
+            num_images += len(delivery.image_ids)
+            if delivery.image_ids:
                 yield _unpack(delivery)
         self._report(self.broken.keys() - known, num_images)
 
@@ -256,20 +262,34 @@ def _build_loader(
 
 
 def _pack(samples: list[Sample | BrokenImage]) -> _Delivery:
-    delivery = _Delivery([], [], [], [], [])
-    for sample in samples:
-        if isinstance(sample, BrokenImage):
-            delivery.broken.append(sample)
-            continue
-        image, target = sample
-        delivery.images.append(image)
-        delivery.boxes.append(target["boxes"].numpy())
-        delivery.labels.append(target["labels"].numpy())
-        delivery.image_ids.append(target["image_id"])
-    return delivery
+    readable = [sample for sample in samples if not isinstance(sample, BrokenImage)]
+    targets = [target for _, target in readable]
+    return _Delivery(
+        pixels=_joined([image for image, _ in readable]),
+        sizes_hw=[(image.shape[1], image.shape[2]) for image, _ in readable],
+        boxes=[target["boxes"].numpy() for target in targets],
+        labels=[target["labels"].numpy() for target in targets],
+        image_ids=[target["image_id"] for target in targets],
+        broken=[sample for sample in samples if isinstance(sample, BrokenImage)],
+    )
+
+
+def _joined(images: list[Tensor]) -> Tensor:
+    """Return all pixels in a row, in a worker in memory that the main process sees too."""
+    pixels = torch.empty(sum(image.numel() for image in images), dtype=torch.uint8)
+    if get_worker_info() is not None:
+        pixels.share_memory_()  # type: ignore[no-untyped-call]  # PyTorch's, not annotated
+    return torch.cat([image.flatten() for image in images], out=pixels) if images else pixels
 
 
 def _unpack(delivery: _Delivery) -> Batch:
+    counts = [3 * height * width for height, width in delivery.sizes_hw]
+    images = [
+        pixels.view(3, height, width)
+        for pixels, (height, width) in zip(
+            torch.split(delivery.pixels, counts), delivery.sizes_hw, strict=True
+        )
+    ]
     targets: list[Target] = [
         {
             "boxes": torch.from_numpy(boxes),
@@ -280,7 +300,7 @@ def _unpack(delivery: _Delivery) -> Batch:
             delivery.boxes, delivery.labels, delivery.image_ids, strict=True
         )
     ]
-    return Batch(delivery.images, targets)
+    return Batch(images, targets)
 
 
 def _prepare_worker(_worker_id: int) -> None:
