@@ -19,13 +19,13 @@ CLAMP = math.log(1000 / 16)
 # --- heads ---------------------------------------------------------------------------------------
 
 
-def decode(deltas, anchors, weights):
-    """deltas: (N, 4); anchors: (N, 4)."""
+def decode(deltas, anchors, weights, smallest=-math.inf):
+    """deltas: (N, 4); anchors: (N, 4); smallest: lower bound of the logarithm of a side's ratio."""
     sizes = anchors[:, 2:] - anchors[:, :2]
     centers = anchors[:, :2] + 0.5 * sizes
     scaled = deltas / torch.tensor(weights)
     new_centers = centers + scaled[:, :2] * sizes
-    new_sizes = sizes * scaled[:, 2:].clamp(max=CLAMP).exp()
+    new_sizes = sizes * scaled[:, 2:].clamp(min=smallest, max=CLAMP).exp()
     return torch.cat([new_centers - 0.5 * new_sizes, new_centers + 0.5 * new_sizes], 1)
 
 
@@ -137,7 +137,8 @@ def atss_head(maps, predict, size_hw, *, offset, style):
         ranking = products if style == "d2" else class_scores.flatten()
         chosen = above[ranking[above].argsort(descending=True)[:1000]]
         place = chosen // 80
-        boxes = decode(deltas[place], anchors[place], (10.0, 10.0, 5.0, 5.0))
+        smallest = -CLAMP if style == "mmdet" else -math.inf
+        boxes = decode(deltas[place], anchors[place], (10.0, 10.0, 5.0, 5.0), smallest)
         if style == "mmdet":
             boxes = clip(boxes, size_hw)
         parts.append((boxes, products[chosen], chosen % 80))

@@ -1,12 +1,15 @@
 """Every published model is recognised by its keys, and every key has a place."""
 
 import json
+import re
 from pathlib import Path
 
 import published_checkpoints as checkpoints
 import pytest
 import torch
+from pydantic import ValidationError
 
+from dyhead_det.engine.import_weights import import_weights
 from dyhead_det.errors import CheckpointError
 from dyhead_det.models import import_detectron2, import_mmdet
 from dyhead_det.models.detectors import build_detector
@@ -89,6 +92,34 @@ def test_buffers_of_older_files_and_a_missing_tensor(tmp_path):
     del keys["backbone.dyhead_tower.3.AttnConv.1.bias"]
     with pytest.raises(CheckpointError, match=r"blocks\.3\.scale\.score\.bias is missing"):
         account_for(import_detectron2, meta_tensors(keys))
+
+
+@pytest.mark.parametrize(
+    ("importer", "keys"),
+    [
+        *((import_detectron2, checkpoints.authors_keys(model)) for model in AUTHORS),
+        *((import_mmdet, checkpoints.mmdet_keys(model)) for model in MMDET),
+    ],
+)
+def test_a_file_that_lacks_a_kind_of_tensors_is_described_or_refused(importer, keys):
+    tensors = meta_tensors(keys)
+    kinds = {name: re.sub(r"\d+", "*", name) for name in keys}
+    num_refused = 0
+    for missing in set(kinds.values()):
+        others = {name: value for name, value in tensors.items() if kinds[name] != missing}
+        try:
+            importer.describe_model(others, source="x.pth")
+        except (CheckpointError, ValidationError):  # the second for no block at all
+            num_refused += 1
+    assert 3 <= num_refused <= 8
+
+
+def test_a_model_that_cannot_be_built_is_one_clear_error(tmp_path):
+    # The names of a whole model, but a pyramid of a single channel.
+    tensors = {name: torch.zeros(1) for name in checkpoints.authors_keys("atss")}
+    torch.save(tensors, tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match=r"none that can be built: .*divisible by 16"):
+        import_weights(tmp_path / "x.pth", tmp_path / "out.pt", format="auto")
 
 
 def test_an_unknown_body_is_refused_with_what_was_found():

@@ -9,6 +9,7 @@ import published_images as reference_images
 import published_reference as reference
 import pytest
 import torch
+from matching import assert_same_detections
 from PIL import Image
 
 from dyhead_det.engine.checkpoint import load_checkpoint
@@ -32,8 +33,9 @@ class Imported(NamedTuple):
 
 def imported(keys, folder: Path, *, wrapping: str) -> Imported:
     tensors = checkpoints.fill(keys, seed=1)
-    torch.save({wrapping: tensors}, folder / "published.pth")
-    import_weights(folder / "published.pth", folder / "ours.pt", format="auto")
+    torch.save({wrapping: tensors, "iteration": 7}, folder / "published.pth")
+    account = import_weights(folder / "published.pth", folder / "ours.pt", format="auto")
+    assert account.dropped["iteration"] == "no tensor"
     predictor = Predictor.from_checkpoint(
         load_checkpoint(folder / "ours.pt"),
         device=torch.device("cpu"),
@@ -90,17 +92,14 @@ def assert_same(expected, found):
     for expected_map, own in zip(expected_maps, maps, strict=True):
         difference = (own - expected_map).abs().max() / expected_map.abs().max()
         assert difference < FEATURE_TOLERANCE
-    for (boxes, scores, labels), prediction in zip(expected_detections, predictions, strict=True):
-        assert len(boxes) == len(prediction["boxes"]) > 20
-        free = torch.ones(len(boxes), dtype=torch.bool)
-        for box, score, label in zip(boxes, scores, labels, strict=True):
-            distance = (prediction["boxes"] - box).abs().amax(1)
-            fits = free & (prediction["labels"] == label)
-            fits &= (prediction["scores"] - score).abs() < SCORE_TOLERANCE
-            nearest = torch.where(fits, distance, torch.inf).argmin()
-            assert fits[nearest]
-            assert distance[nearest] < BOX_TOLERANCE
-            free[nearest] = False
+    for detections, prediction in zip(expected_detections, predictions, strict=True):
+        assert len(prediction["boxes"]) > 20
+        assert_same_detections(
+            detections,
+            (prediction["boxes"], prediction["scores"], prediction["labels"]),
+            box_tolerance=BOX_TOLERANCE,
+            score_tolerance=SCORE_TOLERANCE,
+        )
 
 
 def authors_detect(model, images, *, short_edge=SHORT_EDGE, long_edge=LONG_EDGE):

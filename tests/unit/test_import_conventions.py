@@ -21,7 +21,7 @@ from dyhead_det.config import (
     RetinaNetConfig,
 )
 from dyhead_det.models.bodies import build_body
-from dyhead_det.models.compat import OriginalAnchorGenerator
+from dyhead_det.models.compat import OriginalAnchorGenerator, TwoSidedBoxCoder
 from dyhead_det.models.compat_fasterrcnn import OriginalRoIAlign
 from dyhead_det.models.compat_input import OriginalTransform
 from dyhead_det.models.compat_layers import LastLevelP6P7WithoutReLU, use_batch_norm_kernel
@@ -118,15 +118,14 @@ def test_pooling_is_shifted_by_half_a_pixel():
     torch.testing.assert_close(pooled[0, 0, 0], torch.arange(2.0, 9.0))
 
 
-def build(detector, **changes):
+def build(detector, compat="detectron2"):
     config = ModelConfig(
         detector=detector,
         body=BodyConfig(name="resnet18", weights="none"),
         channels=16,
         dyhead=None,
         input=InputConfig(short_edge=64, long_edge=64),
-        compat="detectron2",
-        **changes,
+        compat=compat,
     )
     return build_detector(config, num_classes=3, load_body_weights=False).eval().network
 
@@ -146,6 +145,13 @@ def test_proposals_are_clipped_without_padding_and_only_empty_ones_dropped():
     found, _ = rpn.filter_proposals(boxes, torch.tensor([[3.0], [2.0], [1.0]]), [(64, 60)], [3])
     # The second has a width of half a thousandth, the third lies in the padding.
     assert found[0].tolist() == [[0, 0, 60, 64], pytest.approx([10, 10, 10.0005, 20])]
+
+
+def test_proposals_that_are_not_finite_are_dropped_before_clipping_makes_them_so():
+    rpn = build(FasterRCNNConfig(name="fasterrcnn")).rpn
+    boxes = torch.tensor([[[0.0, 0, torch.inf, 9], [0, 0, 9, torch.nan], [0, 0, 9, 9]]])
+    found, _ = rpn.filter_proposals(boxes, torch.tensor([[3.0], [2.0], [1.0]]), [(64, 64)], [3])
+    assert found[0].tolist() == [[0, 0, 9, 9]]
 
 
 def test_small_detections_stay():
@@ -176,6 +182,16 @@ def test_retinanet_suppresses_before_it_clips():
     outputs = {"cls_logits": [logits], "bbox_regression": [torch.zeros(1, 2, 4)]}
     (found,) = network.postprocess_detections(outputs, [[anchors]], [(64, 64)])
     torch.testing.assert_close(found["boxes"], anchors)
+
+
+def test_mmdetections_boxes_shrink_by_no_more_than_they_may_grow():
+    anchors = torch.tensor([[0.0, 0.0, 1000.0, 1000.0]])
+    deltas = torch.tensor([[0.0, 0.0, -99.0, 99.0]])  # bounded at the factors 0.016 and 62.5
+    (box,) = TwoSidedBoxCoder((10.0, 10.0, 5.0, 5.0)).decode_single(deltas, anchors)
+    torch.testing.assert_close(box, torch.tensor([492.0, 500 - 31250.0, 508.0, 500 + 31250.0]))
+    network = build(ATSSConfig(name="atss"), compat="mmdet")
+    assert isinstance(network.box_coder, TwoSidedBoxCoder)
+    assert not isinstance(build(ATSSConfig(name="atss")).box_coder, TwoSidedBoxCoder)
 
 
 def test_mmdetections_p7_sees_the_negative_parts_of_p6():

@@ -12,7 +12,12 @@ import torch
 from safetensors.torch import save_file
 
 from dyhead_det.errors import CheckpointError
-from dyhead_det.models.foreign_files import Placeholder, named_tensors, read_foreign_file
+from dyhead_det.models.foreign_files import (
+    Placeholder,
+    named_tensors,
+    names_without_tensors,
+    read_foreign_file,
+)
 
 
 class Trap:
@@ -69,6 +74,7 @@ def test_tensors_come_out_beside_objects_of_absent_programs(
     assert read["meta"]["epoch"] == 12
     tensors = named_tensors(read)
     assert tensors.keys() == {"a", "b"}
+    assert names_without_tensors(read) == ["meta", "message_hub"]
     assert torch.equal(tensors["a"], content["state_dict"]["module.a"])
     assert tensors["b"].dtype == torch.float16
 
@@ -92,14 +98,23 @@ def test_code_in_a_file_is_not_run(tmp_path, suffix):
     assert named_tensors(read)["a"].tolist() == [1]
 
 
-@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize("protocol", [2, 4, 5])
 def test_a_pickle_of_arrays_is_read(tmp_path, protocol):
-    arrays = {"a": np.arange(4, dtype=np.float32).reshape(2, 2), "name": "x", "b": np.array(3)}
+    square = np.arange(4, dtype=np.float32).reshape(2, 2)
+    arrays = {"a": square, "a_transposed": square.T, "name": "x", "b": np.array(3)}
     path = tmp_path / "x.pkl"
     path.write_bytes(pickle.dumps({"model": arrays, "__author__": "x"}, protocol=protocol))
-    tensors = named_tensors(read_foreign_file(path))
-    assert tensors.keys() == {"a", "b"}
+    read = read_foreign_file(path)
+    tensors = named_tensors(read)
+    assert tensors.keys() == {"a", "a_transposed", "b"}
+    assert names_without_tensors(read) == ["__author__", "name"]
     assert torch.equal(tensors["a"], torch.arange(4.0).view(2, 2))
+    assert torch.equal(tensors["a_transposed"], tensors["a"].t())
+
+
+def test_a_torch_file_may_be_called_pkl(tmp_path):
+    torch.save({"a": torch.ones(1)}, tmp_path / "x.pkl")
+    assert named_tensors(read_foreign_file(tmp_path / "x.pkl")).keys() == {"a"}
 
 
 def test_safetensors_are_read(tmp_path):

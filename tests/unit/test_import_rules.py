@@ -50,8 +50,8 @@ def test_every_key_of_both_sides_is_accounted_for():
     assert state["stages.1.weight"].unique().tolist() == [2]
     assert state["stages.0.bias"].tolist() == [0, 0]
     assert str(account) == (
-        "5 tensors imported; 1 left out (part of the configuration); "
-        "2 not from the file (the original has none)"
+        "5 tensors imported\n1 left out: pixel_mean (part of the configuration)\n"
+        "2 not from the file: stages.*.bias (the original has none)"
     )
 
 

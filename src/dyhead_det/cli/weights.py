@@ -26,7 +26,7 @@ def import_(
     from dyhead_det.engine.import_weights import import_weights
 
     account = import_weights(source, out, format=format)
-    typer.echo(f"{account} -> {out}")
+    typer.echo(f"{account}\nwritten: {out}")
 
 
 @app.command("list")

@@ -1,11 +1,17 @@
 """Published weights -> an ordinary checkpoint of ours, with configuration and categories."""
 
 import logging
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
+
+from pydantic import ValidationError
+from torch import Tensor
 
 from dyhead_det.config import (
     DataConfig,
+    EvalConfig,
     ModelConfig,
     OptimConfig,
     RunConfig,
@@ -19,15 +25,32 @@ from dyhead_det.engine.coco_categories import COCO_CATEGORIES
 from dyhead_det.errors import CheckpointError
 from dyhead_det.models import import_detectron2, import_mmdet
 from dyhead_det.models.detectors import build_detector
-from dyhead_det.models.foreign_files import named_tensors, read_foreign_file
-from dyhead_det.models.name_rules import ImportAccount, translate
+from dyhead_det.models.foreign_files import (
+    named_tensors,
+    names_without_tensors,
+    read_foreign_file,
+)
+from dyhead_det.models.name_rules import ImportAccount, Table, translate
 from dyhead_det.models.recognise import looks_like
 
 logger = logging.getLogger(__name__)
 
 WeightFormat = Literal["auto", "detectron2", "mmdet"]
 
-_IMPORTERS = {"detectron2": import_detectron2, "mmdet": import_mmdet}
+
+class _Importer(Protocol):
+    """One module per kind of file."""
+
+    def is_dyhead(self, names: Mapping[str, Tensor]) -> bool: ...
+
+    def describe_model(
+        self, tensors: Mapping[str, Tensor], *, source: str
+    ) -> tuple[ModelConfig, int]: ...
+
+    def build_table(self, config: ModelConfig) -> Table: ...
+
+
+_IMPORTERS: dict[str, _Importer] = {"detectron2": import_detectron2, "mmdet": import_mmdet}
 
 
 def import_weights(source: Path, out: Path, *, format: WeightFormat) -> ImportAccount:
@@ -53,7 +76,7 @@ def import_weights(source: Path, out: Path, *, format: WeightFormat) -> ImportAc
             f"{source}: wanted is a DyHead detector in the format of {' or '.join(importers)}; "
             f"this looks like {looks_like(content, tensors)}"
         )
-    model, num_classes = importer.describe_model(tensors, source=str(source))
+    model, num_classes = _describe_model(importer, tensors, source=source)
     detector = build_detector(model, num_classes=num_classes, load_body_weights=False)
     state, account = translate(
         tensors,
@@ -70,8 +93,21 @@ def import_weights(source: Path, out: Path, *, format: WeightFormat) -> ImportAc
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     save_checkpoint(out, checkpoint)
-    logger.info("%s: %s", source.name, account)
-    return account
+    without = dict.fromkeys(names_without_tensors(content), "no tensor")
+    return replace(account, dropped={**account.dropped, **without})
+
+
+def _describe_model(
+    importer: _Importer, tensors: Mapping[str, Tensor], *, source: Path
+) -> tuple[ModelConfig, int]:
+    try:
+        return importer.describe_model(tensors, source=str(source))
+    except ValidationError as error:
+        reason = error.errors()[0]
+        place = ".".join(map(str, reason["loc"]))
+        raise CheckpointError(
+            f"{source}: a DyHead detector, but none that can be built: {place}: {reason['msg']}"
+        ) from error
 
 
 def published_run(model: ModelConfig) -> RunConfig:
@@ -90,6 +126,9 @@ def published_run(model: ModelConfig) -> RunConfig:
         optim=optim,
         schedule=schedule,
         train=train,
+        # As the originals: by way of the global poolings and group norms, what is found in an image
+        # depends on its padding, and so on the images beside it.
+        eval=EvalConfig(batch_size=1),
     )
 
 

@@ -12,6 +12,7 @@ A wrong one costs boxes without any error. Each has its place:
 | regions: aligned pooling, adaptive samples, levels | `compat_fasterrcnn.py` |
 | no removal of small boxes | `compat_fasterrcnn.py` |
 | RetinaNet: no clipping before the non-maximum suppression | `compat_retinanet.py` |
+| mmdetection: boxes shrink by no more than they may grow | `TwoSidedBoxCoder` |
 | rounding of frozen batch norms; mmdetection's P7 | `compat_layers.py` |
 | Swin's windows are shifted on small maps too | `swin.py` |
 
@@ -27,9 +28,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN, RetinaNet
+from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
 from dyhead_det.config import FasterRCNNConfig, ModelConfig, RetinaNetConfig
+from dyhead_det.models.atss import ATSS, DELTA_WEIGHTS
 from dyhead_det.models.compat_fasterrcnn import use_original_steps
 from dyhead_det.models.compat_input import OriginalTransform
 from dyhead_det.models.compat_retinanet import OriginalRetinaNet
@@ -62,6 +65,8 @@ def with_original_conventions(network: nn.Module, config: ModelConfig) -> nn.Mod
             bg_iou_thresh=config.detector.bg_iou_thresh,
             topk_candidates=config.detector.topk_candidates,
         )
+    if isinstance(network, ATSS) and config.compat == "mmdet":
+        network.box_coder = TwoSidedBoxCoder(DELTA_WEIGHTS)
     network.transform = transform
     return network
 
@@ -69,6 +74,17 @@ def with_original_conventions(network: nn.Module, config: ModelConfig) -> nn.Mod
 def _anchor_generator(config: FasterRCNNConfig | RetinaNetConfig) -> AnchorGenerator:
     ratios = (config.anchor_ratios,) * len(config.anchor_sizes)
     return OriginalAnchorGenerator(config.anchor_sizes, ratios)
+
+
+class TwoSidedBoxCoder(BoxCoder):  # type: ignore[misc]  # untyped base
+    """Deltas of mmdetection: the logarithm of a side is bounded below, too, not above only."""
+
+    def decode_single(self, rel_codes: Tensor, boxes: Tensor) -> Tensor:
+        """Turn deltas (N, 4) and anchors (N, 4) into boxes (N, 4)."""
+        places, sides = rel_codes.chunk(2, dim=1)
+        sides = sides.clamp(min=-self.bbox_xform_clip * self.weights[2])
+        decoded: Tensor = super().decode_single(torch.cat([places, sides], dim=1), boxes)
+        return decoded
 
 
 class OriginalAnchorGenerator(AnchorGenerator):  # type: ignore[misc]  # untyped base

@@ -51,10 +51,10 @@ class OriginalRegionProposalNetwork(RegionProposalNetwork):  # type: ignore[misc
         boxes_of_images, logits_of_images = [], []
         for index, image_shape in enumerate(image_shapes):
             places = chosen[index]
-            boxes = clip_boxes_to_image(proposals[index, places], image_shape)
-            scores = logits[index, places]
-            keep = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-            keep &= boxes.isfinite().all(dim=1) & scores.isfinite()
+            unclipped, scores = proposals[index, places], logits[index, places]
+            boxes = clip_boxes_to_image(unclipped, image_shape)
+            keep = unclipped.isfinite().all(dim=1) & scores.isfinite()
+            keep &= (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
             keep &= scores.sigmoid() >= self.score_thresh
             boxes, scores, places = boxes[keep], scores[keep], places[keep]
             kept = batched_nms(boxes, scores, level_of_anchor[places], self.nms_thresh)

@@ -57,7 +57,9 @@ def _encode_latin1(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-_NUMPY_CORE = np.zeros(0).__reduce__()[0]  # numpy's own function that starts an array
+# Numpy's own functions that start an array; both only look at bytes.
+_NUMPY_RECONSTRUCT = np.zeros(0).__reduce__()[0]
+_NUMPY_FROM_BUFFER = np.zeros(0).__reduce_ex__(5)[0]
 
 _MEANT_AS_NAMED: dict[tuple[str, str], object] = {
     ("collections", "OrderedDict"): OrderedDict,
@@ -65,8 +67,10 @@ _MEANT_AS_NAMED: dict[tuple[str, str], object] = {
     ("torch._utils", "_rebuild_tensor"): torch._utils._rebuild_tensor,
     ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
     ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
-    ("numpy.core.multiarray", "_reconstruct"): _NUMPY_CORE,
-    ("numpy._core.multiarray", "_reconstruct"): _NUMPY_CORE,
+    ("numpy.core.multiarray", "_reconstruct"): _NUMPY_RECONSTRUCT,
+    ("numpy._core.multiarray", "_reconstruct"): _NUMPY_RECONSTRUCT,
+    ("numpy.core.numeric", "_frombuffer"): _NUMPY_FROM_BUFFER,
+    ("numpy._core.numeric", "_frombuffer"): _NUMPY_FROM_BUFFER,
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
     ("_codecs", "encode"): _encode_latin1,
@@ -120,7 +124,7 @@ def read_foreign_file(path: Path) -> object:
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
-        if path.suffix == ".pkl":
+        if path.suffix == ".pkl" and not zipfile.is_zipfile(path):
             with path.open("rb") as file:
                 return RestrictedUnpickler(file, encoding="latin1").load()
         if zipfile.is_zipfile(path) and _is_program(path):
@@ -145,21 +149,35 @@ def named_tensors(content: object) -> dict[str, Tensor]:
 
     Empty where the content is no state dict.
     """
+    weights, _ = _unwrap(content)
+    return {
+        str(name).removeprefix("module."): _as_tensor(value)
+        for name, value in weights.items()
+        if _holds_numbers(value)
+    }
+
+
+def names_without_tensors(content: object) -> list[str]:
+    """Return the names of all else in a file: an optimizer, a history, an author ..."""
+    weights, beside = _unwrap(content)
+    return beside + [str(name) for name, value in weights.items() if not _holds_numbers(value)]
+
+
+def _unwrap(content: object) -> tuple[Mapping[object, object], list[str]]:
+    """Return the state dict in a file, and the names of what lies beside it."""
+    beside: list[str] = []
     for wrapping in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(wrapping), Mapping):
+            beside += [str(name) for name in content if name != wrapping]
             content = content[wrapping]
-    if not isinstance(content, Mapping):
-        return {}
-    tensors = {
-        str(name): torch.from_numpy(value.copy()) if _is_numeric_array(value) else value
-        for name, value in content.items()
-    }
-    return {
-        name.removeprefix("module."): value
-        for name, value in tensors.items()
-        if isinstance(value, Tensor)
-    }
+    return (content if isinstance(content, Mapping) else {}), beside
 
 
-def _is_numeric_array(value: object) -> bool:
-    return isinstance(value, np.ndarray) and value.dtype.kind in "fiu"
+def _holds_numbers(value: object) -> bool:
+    if isinstance(value, np.ndarray):
+        return value.dtype.kind in "fiu"
+    return isinstance(value, Tensor)
+
+
+def _as_tensor(value: Any) -> Tensor:  # noqa: ANN401 - what `_holds_numbers` lets through
+    return torch.from_numpy(value.copy()) if isinstance(value, np.ndarray) else value

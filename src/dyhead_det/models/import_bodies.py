@@ -29,6 +29,17 @@ def count_indices(tensors: Mapping[str, Tensor], pattern: str) -> int:
     return sum(1 for name in tensors if matches(pattern, name))
 
 
+def num_rows(tensors: Mapping[str, Tensor], name: str, *, source: str) -> int:
+    """Return the first size of a tensor that tells what model a file holds.
+
+    Raises:
+        CheckpointError: If it is missing.
+    """
+    if name not in tensors or tensors[name].ndim == 0:
+        raise CheckpointError(f"{source}: {name} is missing; the file is cut short or was changed")
+    return len(tensors[name])
+
+
 def recognise_resnet(tensors: Mapping[str, Tensor], *, stem: str, blocks: str, source: str) -> str:
     """Return the name of a ResNet of bottlenecks.
 
@@ -70,9 +81,9 @@ def recognise_swin(
     Raises:
         CheckpointError: If it is none that we have.
     """
-    width = len(tensors[patches])
+    width = num_rows(tensors, patches, source=source)
     depths = [count_indices(tensors, blocks.format(stage=stage)) for stage in range(4)]
-    window = (round(len(tensors[bias_table]) ** 0.5) + 1) // 2
+    window = (round(num_rows(tensors, bias_table, source=source) ** 0.5) + 1) // 2
     for name, shape in SWIN_SHAPES.items():
         if (shape.width, list(shape.depths), shape.window) == (width, depths, window):
             return name

@@ -25,6 +25,7 @@ from dyhead_det.models.import_bodies import (
     IMAGENET_INPUT,
     count_indices,
     flip_channels,
+    num_rows,
     recognise_resnet,
     recognise_swin,
     swin_rules,
@@ -52,7 +53,7 @@ def describe_model(tensors: Mapping[str, Tensor], *, source: str) -> tuple[Model
     config = ModelConfig(
         detector=detector,
         body=body,
-        channels=len(tensors[f"{FPN}fpn_lateral5.bias"]),
+        channels=num_rows(tensors, f"{FPN}fpn_lateral5.bias", source=source),
         dyhead=DyHeadConfig(
             num_blocks=count_indices(tensors, "backbone.dyhead_tower.*.offset.bias"),
             coarse_offsets="flattened",

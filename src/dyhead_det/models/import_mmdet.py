@@ -16,6 +16,7 @@ from dyhead_det.models.import_bodies import (
     IMAGENET_INPUT,
     count_indices,
     flip_channels,
+    num_rows,
     recognise_resnet,
     recognise_swin,
     swin_rules,
@@ -54,7 +55,7 @@ def describe_model(tensors: Mapping[str, Tensor], *, source: str) -> tuple[Model
             clip="before_nms",
         ),
         body=body,
-        channels=len(tensors["neck.0.lateral_convs.0.conv.bias"]),
+        channels=num_rows(tensors, "neck.0.lateral_convs.0.conv.bias", source=source),
         dyhead=DyHeadConfig(
             num_blocks=count_indices(tensors, "neck.1.dyhead_blocks.*.spatial_conv_offset.bias"),
             coarse_offsets="cropped",

@@ -6,6 +6,7 @@ target ``name[*]`` is row ``*`` of the tensor ``name``.
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -61,13 +62,18 @@ class ImportAccount:
     filled: dict[str, str]
 
     def __str__(self) -> str:
-        parts = [f"{len(self.mapped)} tensors imported"]
+        """Return a line for what was imported and one for each group of names that was not."""
+        lines = [f"{len(self.mapped)} tensors imported"]
         for names, what in ((self.dropped, "left out"), (self.filled, "not from the file")):
-            counts: dict[str, int] = {}
-            for reason in names.values():
-                counts[reason] = counts.get(reason, 0) + 1
-            parts += [f"{count} {what} ({reason})" for reason, count in counts.items()]
-        return "; ".join(parts)
+            groups = Counter((_numberless(name), reason) for name, reason in names.items())
+            lines += [
+                f"{count} {what}: {name} ({reason})" for (name, reason), count in groups.items()
+            ]
+        return "\n".join(lines)
+
+
+def _numberless(name: str) -> str:
+    return re.sub(r"\d+(?=\.|$)", "*", name)
 
 
 def with_prefix(source: str, target: str, rules: Sequence[Rule]) -> list[Rule]:
