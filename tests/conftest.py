@@ -10,6 +10,22 @@ from PIL import Image, ImageDraw
 
 from dyhead_det.config import RunConfig, parse_config
 
+# One section per detector, small enough for pictures of 64 pixels.
+SMALL_DETECTORS = {
+    "fasterrcnn": {
+        "name": "fasterrcnn",
+        "anchor_sizes": [[8], [16], [32], [64], [128]],
+        "rpn_batch_size_per_image": 32,
+        "box_batch_size_per_image": 8,
+        "box_head_channels": 32,
+        "rpn_post_nms_top_n_train": 50,
+        "rpn_post_nms_top_n_test": 50,
+    },
+    "retinanet": {"name": "retinanet", "anchor_sizes": [[8], [16], [32], [64], [128]]},
+    "fcos": {"name": "fcos"},
+    "atss": {"name": "atss"},
+}
+
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 

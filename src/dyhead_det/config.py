@@ -315,11 +315,16 @@ class ScheduleConfig(Section):
 
 
 class TrainConfig(Section):
-    """Length and manner of a training run."""
+    """Length and manner of a training run.
+
+    `batch_size`: images per step of the optimizer. `accumulate`: take them in this many parts, one
+    after the other, to save memory.
+    """
 
     epochs: Count | None = None
     steps: Count | None = None
     batch_size: Count = 16
+    accumulate: Count = 1
     amp: Literal["off", "bf16", "fp16"] = "off"
     eval_every_epochs: Count = 1
     log_every_steps: Count = 20
@@ -329,6 +334,9 @@ class TrainConfig(Section):
     def _one_length(self) -> "TrainConfig":
         if (self.epochs is None) == (self.steps is None):
             msg = "give the length of the run as either `epochs` or `steps`"
+            raise ValueError(msg)
+        if self.accumulate > self.batch_size:
+            msg = f"accumulate: at most one part per image of `batch_size`, {self.batch_size}"
             raise ValueError(msg)
         return self
 

@@ -22,10 +22,9 @@ from dyhead_det.errors import (
     StoppedError,
 )
 
-from conftest import make_config
+from conftest import SMALL_DETECTORS, make_config
 
 CPU = torch.device("cpu")
-RETINANET = {"name": "retinanet", "anchor_sizes": [[8], [16], [32], [64], [128]]}
 
 
 def run(config, out, *, resume=False):
@@ -37,7 +36,9 @@ def same_weights(path, other):
     return one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
 
 
-@pytest.mark.parametrize("detector", [{}, RETINANET], ids=["fasterrcnn", "retinanet"])
+@pytest.mark.parametrize(
+    "detector", [{}, SMALL_DETECTORS["retinanet"]], ids=["fasterrcnn", "retinanet"]
+)
 def test_a_run_leaves_checkpoints_configuration_and_numbers(tiny_dataset, tmp_path, detector):
     config = make_config(tiny_dataset, model={"detector": detector})
     result = run(config, tmp_path / "run")
@@ -114,10 +115,10 @@ def stop_after(monkeypatch):
     def arrange(step, number=signal.SIGTERM):
         real, count = step_module._forward, iter(range(1, 10**6))
 
-        def forward(*arguments):
+        def forward(*arguments, **keywords):
             if next(count) == step:
                 os.kill(os.getpid(), number)
-            return real(*arguments)
+            return real(*arguments, **keywords)
 
         monkeypatch.setattr(step_module, "_forward", forward)
 

@@ -1,14 +1,20 @@
 """One step of the optimizer: forward, backward, clip, update; a function of seed and step."""
 
 import math
+from itertools import pairwise
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from dyhead_det.contracts import Target
 from dyhead_det.engine.device import images_to_device
 from dyhead_det.engine.run import Run
 from dyhead_det.errors import NonFiniteLossError
+from dyhead_det.models.image_seeds import mix_seeds
+from dyhead_det.models.loss_counts import PER_IMAGE, loss_counts, loss_shares
+
+Part = tuple[list[Tensor], list[Target]]
 
 AMP_TYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -16,15 +22,23 @@ AMP_TYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 def train_step(run: Run, images: list[Tensor], targets: list[Target]) -> tuple[float, float]:
     """Do one step of the optimizer and return its learning rate and loss.
 
-    Its randomness follows from the seed and the step alone.
+    With `train.accumulate` the batch is taken in parts, whose gradients add up to those of the
+    whole. Randomness follows from the seed and the step alone.
     """
-    torch.manual_seed(_step_seed(run.config.seed, run.step))
+    seed = mix_seeds(run.config.seed, run.step)
     lr = run.learning_rate.set(run.step)
-    losses = _forward(run, images, targets)
-    values = _finite_values(run, losses, targets)
     run.optimizer.zero_grad(set_to_none=True)
-    total: Tensor = run.scaler.scale(torch.stack(list(losses.values())).sum())
-    total.backward()  # type: ignore[no-untyped-call]  # PyTorch's, not annotated
+    parts = _split(images, targets, run.config.train.accumulate)
+    sums: dict[str, Tensor] = {}
+    for index, (part, shares) in enumerate(zip(parts, _shares(run, parts, seed), strict=True)):
+        # Layers that drop at random draw from the global generator, anew in every part.
+        torch.manual_seed(mix_seeds(seed, index))
+        losses = _weigh(_forward(run, *part, seed=seed), shares)
+        total: Tensor = run.scaler.scale(torch.stack(list(losses.values())).sum())
+        total.backward()  # type: ignore[no-untyped-call]  # PyTorch's, not annotated
+        for name, loss in losses.items():
+            sums[name] = sums.get(name, 0) + loss.detach()
+    values = _finite_values(run, sums, targets)
     if run.config.optim.clip_norm is not None:
         run.scaler.unscale_(run.optimizer)
         torch.nn.utils.clip_grad_norm_(run.detector.parameters(), run.config.optim.clip_norm)
@@ -36,21 +50,78 @@ def train_step(run: Run, images: list[Tensor], targets: list[Target]) -> tuple[f
     return lr, sum(values.values())
 
 
-def _forward(run: Run, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
-    """Return the losses of a batch by name, all of them starting with ``loss``."""
-    device, amp_type = run.device, AMP_TYPES[run.config.train.amp]
-    on_device = [
-        Target(
-            boxes=target["boxes"].to(device, non_blocking=True),
-            labels=target["labels"].to(device, non_blocking=True),
+def _split(images: list[Tensor], targets: list[Target], num_parts: int) -> list[Part]:
+    """Share out a batch as evenly as can be; no part is empty."""
+    num_parts = min(num_parts, len(images))
+    bounds = [round(part * len(images) / num_parts) for part in range(num_parts + 1)]
+    return [(images[start:end], targets[start:end]) for start, end in pairwise(bounds)]
+
+
+def _shares(run: Run, parts: list[Part], seed: int) -> list[dict[str, Tensor]]:
+    """Return by what the losses of each part are multiplied; empty where the part is the whole.
+
+    The whole is the batch of all processes, whose gradients are averaged: a part counts as often
+    as there are processes.
+    """
+    num_processes = dist.get_world_size() if _is_distributed() else 1
+    if len(parts) == num_processes == 1:
+        return [{}]
+    counts = [
+        loss_counts(
+            run.detector,
+            [(image.shape[-2], image.shape[-1]) for image in images],
+            _targets_to_device(targets, run.device),
+            seed=seed,
         )
+        for images, targets in parts
+    ]
+    whole = torch.stack([torch.stack(list(part.values())) for part in counts]).sum(dim=0)
+    if num_processes > 1:
+        dist.all_reduce(whole)
+    by_name = dict(zip(counts[0], whole, strict=True))
+    return [
+        {name: share * num_processes for name, share in loss_shares(part, by_name).items()}
+        for part in counts
+    ]
+
+
+def _is_distributed() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def _weigh(losses: dict[str, Tensor], shares: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Multiply losses by their shares, and let their names start with ``loss``."""
+    return {
+        name if name.startswith("loss") else f"loss_{name}": (
+            loss * shares.get(name, shares.get(PER_IMAGE, 1))
+        )
+        for name, loss in losses.items()
+    }
+
+
+def _forward(
+    run: Run, images: list[Tensor], targets: list[Target], *, seed: int
+) -> dict[str, Tensor]:
+    """Return the losses of a batch by the detector's names."""
+    amp_type = AMP_TYPES[run.config.train.amp]
+    with torch.autocast(run.device.type, dtype=amp_type, enabled=amp_type is not None):
+        losses: dict[str, Tensor] = run.detector(
+            images_to_device(images, run.device),
+            _targets_to_device(targets, run.device),
+            seed=seed,
+        )
+    return losses
+
+
+def _targets_to_device(targets: list[Target], device: torch.device) -> list[Target]:
+    return [
+        {
+            **target,
+            "boxes": target["boxes"].to(device, non_blocking=True),
+            "labels": target["labels"].to(device, non_blocking=True),
+        }
         for target in targets
     ]
-    with torch.autocast(device.type, dtype=amp_type, enabled=amp_type is not None):
-        losses = run.detector(images_to_device(images, device), on_device)
-    return {
-        name if name.startswith("loss") else f"loss_{name}": loss for name, loss in losses.items()
-    }
 
 
 def _finite_values(run: Run, losses: dict[str, Tensor], targets: list[Target]) -> dict[str, float]:
@@ -74,8 +145,3 @@ def _finite_values(run: Run, losses: dict[str, Tensor], targets: list[Target]) -
         )
         raise NonFiniteLossError(msg)
     return values
-
-
-def _step_seed(seed: int, step: int) -> int:
-    """Mix the seed of a run and a step to a seed of the step (SplitMix64's increments)."""
-    return (seed * 0x9E3779B97F4A7C15 + (step + 1) * 0xBF58476D1CE4E5B9) % 2**63

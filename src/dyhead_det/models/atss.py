@@ -120,7 +120,19 @@ class ATSS(nn.Module):
         num_anchors_per_level: list[int],
     ) -> dict[str, Tensor]:
         """Return the losses; targets in pixels of the resized images."""
-        matched = [
+        matched = self.match(targets, anchors, num_anchors_per_level)
+        return atss_losses(
+            head_outputs, anchors, targets, matched, decode=self.box_coder.decode_single
+        )
+
+    def match(
+        self,
+        targets: list[dict[str, Tensor]],
+        anchors: list[Tensor],
+        num_anchors_per_level: list[int],
+    ) -> list[Tensor]:
+        """Return for each anchor of each image the index of its box, -1 for background, (A,)."""
+        return [
             assign_anchors(
                 image_anchors,
                 target["boxes"],
@@ -129,9 +141,6 @@ class ATSS(nn.Module):
             )
             for image_anchors, target in zip(anchors, targets, strict=True)
         ]
-        return atss_losses(
-            head_outputs, anchors, targets, matched, decode=self.box_coder.decode_single
-        )
 
     def postprocess_detections(
         self,

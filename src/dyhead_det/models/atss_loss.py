@@ -7,7 +7,6 @@ Sample Selection" (arXiv 1912.02424), with the constants of the authors' code.
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
@@ -17,6 +16,8 @@ MARGIN = 0.01
 FOCAL_ALPHA = 0.25
 FOCAL_GAMMA = 2.0
 BOX_LOSS_WEIGHT = 2.0
+# Keeps sums of centerness away from zero.
+TINY = torch.finfo(torch.float32).eps
 
 
 @torch.no_grad()
@@ -157,10 +158,7 @@ def atss_losses(
         class_targets = torch.zeros_like(logits)
         class_targets[is_positive, labels] = 1
         centerness_targets = centerness(positive_anchors, boxes)
-        num_positive, centerness_sum = _mean_over_processes(
-            torch.stack((is_positive.sum(), centerness_targets.sum()))
-        )
-        num_positive = num_positive.clamp(min=1)
+        num_positive = is_positive.sum().clamp(min=1)
         class_loss = sigmoid_focal_loss(
             logits, class_targets, alpha=FOCAL_ALPHA, gamma=FOCAL_GAMMA, reduction="sum"
         )
@@ -169,21 +167,9 @@ def atss_losses(
         centerness_loss = F.binary_cross_entropy_with_logits(
             centerness_logits, centerness_targets, reduction="sum"
         )
-    tiny = torch.finfo(centerness_sum.dtype).eps
+    centerness_sum = centerness_targets.sum().clamp(min=TINY)
     return {
         "classification": class_loss / num_positive,
-        "bbox_regression": BOX_LOSS_WEIGHT * box_loss / centerness_sum.clamp(min=tiny),
+        "bbox_regression": BOX_LOSS_WEIGHT * box_loss / centerness_sum,
         "bbox_ctrness": centerness_loss / num_positive,
     }
-
-
-def _mean_over_processes(values: Tensor) -> Tensor:
-    """Average over all processes of a distributed run; return the values where there is none.
-
-    With it the mean of the processes' gradients is that of one process with all the images.
-    """
-    if not (dist.is_available() and dist.is_initialized()):
-        return values
-    values = values.clone()
-    dist.all_reduce(values)
-    return values / dist.get_world_size()

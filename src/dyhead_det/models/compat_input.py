@@ -62,7 +62,11 @@ class OriginalTransform(GeneralizedRCNNTransform):  # type: ignore[misc]  # unty
         height, width = image.shape[-2:]
         short_edge = self.torch_choice(self.min_size) if self.training else self.min_size[-1]
         size_hw = self.size_rule(height, width, short_edge=short_edge, long_edge=self.max_size)
-        resized = self.resample((image * 255).round().to(torch.uint8), size_hw).to(image.dtype)
+        if image.is_meta:  # only sizes are asked for
+            resized = image.new_empty(3, *size_hw)
+        else:
+            pixels = (image * 255).round().to(torch.uint8)
+            resized = self.resample(pixels, size_hw).to(image.dtype)
         if target is not None:
             boxes = resize_boxes(target["boxes"], (height, width), size_hw)
             target = {**target, "boxes": boxes}

@@ -24,6 +24,7 @@ from dyhead_det.config import (
 from dyhead_det.contracts import Prediction, Target
 from dyhead_det.models.atss import ATSS, ATSSHead, SquareAnchors
 from dyhead_det.models.compat import with_original_conventions
+from dyhead_det.models.image_seeds import seed_by_image
 from dyhead_det.models.pyramid import (
     P2_TO_P6,
     P3_TO_P7,
@@ -50,6 +51,7 @@ class Detector(nn.Module):
         network: Torchvision's detector.
         num_classes: K.
         first_label: What `network` calls label 0.
+        image_seeds: What random choices of `network` follow from in training.
     """
 
     def __init__(self, network: nn.Module, *, num_classes: int, first_label: int) -> None:
@@ -57,6 +59,7 @@ class Detector(nn.Module):
         self.network = network
         self.num_classes = num_classes
         self.first_label = first_label
+        self.image_seeds = seed_by_image(network)
 
     @property
     def backbone(self) -> PyramidBackbone:
@@ -73,13 +76,19 @@ class Detector(nn.Module):
         return self.network.transform
 
     def forward(
-        self, images: list[Tensor], targets: list[Target] | None = None
+        self,
+        images: list[Tensor],
+        targets: list[Target] | None = None,
+        *,
+        seed: int | None = None,
     ) -> dict[str, Tensor] | list[Prediction]:
         """Return the losses by name in training mode, else the predictions.
 
         Args:
             images: B images (3, H, W), float RGB in [0, 1], of any sizes.
             targets: B targets in the images' own pixels; needed in training mode.
+            seed: What the training size and the samples of an image follow from, with its
+                `image_id`; without it they follow from PyTorch's global generator.
 
         Returns:
             In training mode scalars by name, whose sum is minimized; else one prediction per
@@ -90,9 +99,8 @@ class Detector(nn.Module):
         if targets is None:
             msg = "training mode needs targets; call .eval() to predict"
             raise ValueError(msg)
-        losses: dict[str, Tensor] = self.network(
-            images, [self._to_torchvision(target) for target in targets]
-        )
+        self.image_seeds.start(seed, targets)
+        losses: dict[str, Tensor] = self.network(images, self.to_torchvision(targets))
         return losses
 
     def set_test_size(self, *, short_edge: int, long_edge: int) -> None:
@@ -100,12 +108,15 @@ class Detector(nn.Module):
         self.transform.min_size = (short_edge,)
         self.transform.max_size = long_edge
 
-    def _to_torchvision(self, target: Target) -> dict[str, Tensor]:
-        """Return a copy with torchvision's label numbers.
+    def to_torchvision(self, targets: list[Target]) -> list[dict[str, Tensor]]:
+        """Return copies with torchvision's label numbers.
 
         Forgetting this raises no error for FasterRCNN; class 0 silently trains as background.
         """
-        return {"boxes": target["boxes"], "labels": target["labels"] + self.first_label}
+        return [
+            {"boxes": target["boxes"], "labels": target["labels"] + self.first_label}
+            for target in targets
+        ]
 
     def _to_ours(self, prediction: dict[str, Tensor]) -> Prediction:
         return Prediction(
@@ -137,7 +148,8 @@ def build_detector(config: ModelConfig, *, num_classes: int, load_body_weights: 
         size_divisible = levels.strides[-1]
     detector = _build(config, backbone, num_classes, size_divisible)
     if config.compat != "none":
-        detector.network = with_original_conventions(detector.network, config)
+        network = with_original_conventions(detector.network, config)
+        return Detector(network, num_classes=num_classes, first_label=detector.first_label)
     return detector
 
 
