@@ -53,7 +53,7 @@ class Run:
     evaluated_step: int = 0
     best: dict[str, float | None] = field(default_factory=dict)
     metrics: dict[str, float | None] = field(default_factory=dict)
-    loss_sums: dict[str, float] = field(default_factory=dict)
+    sums: dict[str, float] = field(default_factory=dict)
     num_summed: int = 0
     saved_at: float = field(default_factory=time.monotonic)
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
@@ -137,7 +137,7 @@ def capture(run: Run, *, with_training: bool) -> Checkpoint:
         "scaler": run.scaler.state_dict(),
         "evaluated_step": run.evaluated_step,
         "best": run.best,
-        "loss_sums": run.loss_sums,
+        "sums": run.sums,
         "num_summed": run.num_summed,
         "num_images": len(run.train_data),
     }
@@ -180,6 +180,6 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
     run.scaler.load_state_dict(training["scaler"])
     run.step, run.metrics = checkpoint.step, checkpoint.metrics
     run.evaluated_step, run.best = training["evaluated_step"], training["best"]
-    run.loss_sums, run.num_summed = training["loss_sums"], training["num_summed"]
+    run.sums, run.num_summed = training["sums"], training["num_summed"]
     keep_rows(run.metrics_path, last_step=run.step, evaluated_step=run.evaluated_step)
     logger.info("going on after step %d of %d", run.step, run.num_steps)

@@ -6,6 +6,7 @@ from itertools import pairwise
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from dyhead_det.contracts import Target
 from dyhead_det.engine.device import images_to_device
@@ -13,6 +14,9 @@ from dyhead_det.engine.run import Run
 from dyhead_det.errors import NonFiniteLossError
 from dyhead_det.models.image_seeds import mix_seeds
 from dyhead_det.models.loss_counts import PER_IMAGE, loss_counts, loss_shares
+
+# With a factor as low as this it is not by the factor that fp16 gradients overflow.
+LEAST_SCALE = 1e-4
 
 Part = tuple[list[Tensor], list[Target]]
 
@@ -38,16 +42,15 @@ def train_step(run: Run, images: list[Tensor], targets: list[Target]) -> tuple[f
         total.backward()  # type: ignore[no-untyped-call]  # PyTorch's, not annotated
         for name, loss in losses.items():
             sums[name] = sums.get(name, 0) + loss.detach()
+    run.scaler.unscale_(run.optimizer)
+    sums["grad_norm"] = _clip(run)
     values = _finite_values(run, sums, targets)
-    if run.config.optim.clip_norm is not None:
-        run.scaler.unscale_(run.optimizer)
-        torch.nn.utils.clip_grad_norm_(run.detector.parameters(), run.config.optim.clip_norm)
     run.scaler.step(run.optimizer)
     run.scaler.update()
     for name, value in values.items():
-        run.loss_sums[name] = run.loss_sums.get(name, 0.0) + value
+        run.sums[name] = run.sums.get(name, 0.0) + value
     run.num_summed += 1
-    return lr, sum(values.values())
+    return lr, sum(value for name, value in values.items() if name.startswith("loss"))
 
 
 def _split(images: list[Tensor], targets: list[Target], num_parts: int) -> list[Part]:
@@ -124,13 +127,30 @@ def _targets_to_device(targets: list[Target], device: torch.device) -> list[Targ
     ]
 
 
-def _finite_values(run: Run, losses: dict[str, Tensor], targets: list[Target]) -> dict[str, float]:
-    """Return the losses as numbers.
+def _clip(run: Run) -> Tensor:
+    """Return the norm of all gradients together, and shorten them to `optim.clip_norm`."""
+    parameters = [x for x in run.detector.parameters() if x.grad is not None]
+    norm: Tensor = get_total_norm([x.grad for x in parameters if x.grad is not None])
+    if run.config.optim.clip_norm is not None:
+        clip_grads_with_norm_(parameters, run.config.optim.clip_norm, norm)
+    return norm
+
+
+def _finite_values(run: Run, sums: dict[str, Tensor], targets: list[Target]) -> dict[str, float]:
+    """Return losses and gradient norm as numbers, before they reach the weights.
+
+    Under fp16 gradients overflow now and then: the gradient scaler leaves out such a step and
+    lowers its factor. That is noted as 1 under ``skipped``, and the norm as 0.
 
     Raises:
-        NonFiniteLossError: If one is none.
+        NonFiniteLossError: If a loss or the gradient is NaN or infinite.
     """
-    values = dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
+    values = dict(zip(sums, torch.stack(list(sums.values())).tolist(), strict=True))
+    if run.scaler.is_enabled():
+        is_skipped = not math.isfinite(values["grad_norm"])
+        values["skipped"] = float(is_skipped)
+        if is_skipped and run.scaler.get_scale() > LEAST_SCALE:
+            values["grad_norm"] = 0.0
     wrong = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
     if wrong:
         image_ids = ", ".join(str(target["image_id"]) for target in targets)

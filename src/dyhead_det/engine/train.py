@@ -198,10 +198,10 @@ def _build_train_loader(run: Run) -> DetectionLoader:
 
 
 def _log_losses(run: Run, progress: TrainProgress, record: RunRecord, lr: float) -> None:
-    """Write the mean losses since the last row, and start anew."""
-    means = {name: value / run.num_summed for name, value in run.loss_sums.items()}
+    """Write the means of losses and gradient norm since the last row, and start anew."""
+    means = {name: value / run.num_summed for name, value in run.sums.items()}
     values = {
-        "loss": sum(means.values()),
+        "loss": sum(mean for name, mean in means.items() if name.startswith("loss")),
         **means,
         "lr": lr,
         "images_per_second": progress.images_per_second(),
@@ -210,7 +210,7 @@ def _log_losses(run: Run, progress: TrainProgress, record: RunRecord, lr: float)
     }
     record.add({"step": run.step, "epoch": run.epoch, **values})
     progress.tell(values)
-    run.loss_sums, run.num_summed = {}, 0
+    run.sums, run.num_summed = {}, 0
 
 
 def _is_evaluation_due(run: Run) -> bool:
