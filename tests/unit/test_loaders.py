@@ -13,6 +13,7 @@ from dyhead_det.data.coco import load_coco
 from dyhead_det.data.loaders import (
     BrokenImage,
     DetectionDataset,
+    Reading,
     build_eval_loader,
     build_train_loader,
 )
@@ -70,20 +71,25 @@ def dataset(coco):
     return DetectionDataset(coco, augmentation=augmentation)
 
 
-def train_loader(dataset, **changes):
+def reading(**changes):
     settings = {
-        "batch_size": 2,
-        "seed": 5,
         "num_workers": 0,
-        "broken_images": "error",
+        "prefetch_factor": 2,
+        "persistent_workers": True,
         "pin_memory": False,
+        "broken_images": "error",
     }
-    return build_train_loader(dataset, **{**settings, **changes})
+    return Reading(**{**settings, **changes})
 
 
-def eval_loader(coco, **changes):
-    settings = {"batch_size": 3, "num_workers": 0, "broken_images": "error", "pin_memory": False}
-    return build_eval_loader(DetectionDataset(coco), **{**settings, **changes})
+def train_loader(dataset, *, batch_size=2, **changes):
+    return build_train_loader(dataset, reading(**changes), batch_size=batch_size, seed=5)
+
+
+def eval_loader(coco, *, rank=0, world_size=1, **changes):
+    return build_eval_loader(
+        DetectionDataset(coco), reading(**changes), batch_size=3, rank=rank, world_size=world_size
+    )
 
 
 def image_ids(batches):
@@ -163,9 +169,13 @@ def test_loading_leaves_the_random_state_of_the_caller_alone(dataset, num_worker
     assert random.random() == expected[2]
 
 
-def test_batches_do_not_depend_on_the_number_of_workers(dataset):
-    alone, helped = train_loader(dataset), train_loader(dataset, num_workers=2)
-    for epoch in range(2):  # the workers of the first epoch live on in the second
+@pytest.mark.parametrize("is_persistent", [True, False])
+def test_batches_do_not_depend_on_the_workers(dataset, is_persistent):
+    alone = train_loader(dataset)
+    helped = train_loader(
+        dataset, num_workers=2, prefetch_factor=1, persistent_workers=is_persistent
+    )
+    for epoch in range(2):
         alone.set_epoch(epoch)
         helped.set_epoch(epoch)
         assert_same_batches(list(alone), list(helped))

@@ -107,6 +107,25 @@ class DetectionDataset(Dataset[Sample | BrokenImage]):
             return self.augmentation(image, target)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How worker processes read images; none of it changes what a run sees.
+
+    Attributes:
+        num_workers: processes; with 0 the main process reads itself.
+        prefetch_factor: batches that each worker holds ready.
+        persistent_workers: workers of a training loader live as long as it, not for one epoch.
+        pin_memory: bring batches to memory that a CUDA device reads without waiting.
+        broken_images: what to do about images that cannot be read.
+    """
+
+    num_workers: int
+    prefetch_factor: int
+    persistent_workers: bool
+    pin_memory: bool
+    broken_images: Literal["error", "skip"]
+
+
 @dataclass
 class DetectionLoader:
     """Iterate over batches; raise on a broken image, or leave it out and count it.
@@ -177,18 +196,14 @@ class DetectionLoader:
 
 def build_train_loader(
     dataset: DetectionDataset,
+    reading: Reading,
     *,
     batch_size: int,
     seed: int,
-    num_workers: int,
-    broken_images: Literal["error", "skip"],
-    pin_memory: bool,
     rank: int = 0,
     world_size: int = 1,
 ) -> DetectionLoader:
     """Build the loader of a training run; `set_epoch` chooses what it gives.
-
-    The worker processes live as long as the loader.
 
     Raises:
         DatasetError: if there is no image.
@@ -202,63 +217,48 @@ def build_train_loader(
         len(dataset), batch_size=batch_size, seed=seed, rank=rank, world_size=world_size
     )
     return _build_loader(
-        dataset,
-        sampler,
-        num_workers=num_workers,
-        broken_images=broken_images,
-        pin_memory=pin_memory,
-        persistent_workers=num_workers > 0,
+        dataset, sampler, reading, lives_on=reading.persistent_workers and reading.num_workers > 0
     )
 
 
 def build_eval_loader(
     dataset: DetectionDataset,
+    reading: Reading,
     *,
     batch_size: int,
-    num_workers: int,
-    broken_images: Literal["error", "skip"],
-    pin_memory: bool,
     rank: int = 0,
     world_size: int = 1,
 ) -> DetectionLoader:
     """Build a loader that gives every image once, in order, its share to each process.
 
-    The worker processes live for one pass: between evaluations they would only hold memory.
+    Its workers live for one pass: between evaluations they would only hold memory.
     """
     sampler = SequentialBatchSampler(
         len(dataset), batch_size=batch_size, rank=rank, world_size=world_size
     )
-    return _build_loader(
-        dataset,
-        sampler,
-        num_workers=num_workers,
-        broken_images=broken_images,
-        pin_memory=pin_memory,
-        persistent_workers=False,
-    )
+    return _build_loader(dataset, sampler, reading, lives_on=False)
 
 
 def _build_loader(
     dataset: DetectionDataset,
     sampler: Sampler[list[SampleKey]],
+    reading: Reading,
     *,
-    num_workers: int,
-    broken_images: Literal["error", "skip"],
-    pin_memory: bool,
-    persistent_workers: bool,
+    lives_on: bool,
 ) -> DetectionLoader:
     loader = DataLoader(
         dataset,
         batch_sampler=sampler,
-        num_workers=num_workers,
+        num_workers=reading.num_workers,
         collate_fn=_pack,
-        pin_memory=pin_memory,
+        pin_memory=reading.pin_memory,
         worker_init_fn=_prepare_worker,
-        persistent_workers=persistent_workers,
+        prefetch_factor=reading.prefetch_factor if reading.num_workers else None,
+        persistent_workers=lives_on,
         # Without its own generator, each pass would draw from the one that the model draws from.
         generator=torch.Generator(),
     )
-    return DetectionLoader(loader, broken_images)
+    return DetectionLoader(loader, reading.broken_images)
 
 
 def _pack(samples: list[Sample | BrokenImage]) -> _Delivery:

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from dyhead_det.data.loaders import DetectionDataset, build_eval_loader
 from dyhead_det.engine.checkpoint import load_checkpoint
 from dyhead_det.engine.coco_scores import Backend, EvalResult
 from dyhead_det.engine.datasets import load_evaluation_data
 from dyhead_det.engine.device import choose_device
 from dyhead_det.engine.evaluate import evaluate_detector, write_results
+from dyhead_det.engine.loading import evaluation_loader
 from dyhead_det.engine.predict import Predictor
 
 
@@ -38,12 +38,8 @@ def evaluate_checkpoint(
     predictor = Predictor.from_checkpoint(
         checkpoint, device=choose_device(device), short_edge=short_edge, long_edge=long_edge
     )
-    loader = build_eval_loader(
-        DetectionDataset(dataset),
-        batch_size=batch_size or config.eval.batch_size,
-        num_workers=config.data.num_workers,
-        broken_images=config.data.broken_images,
-        pin_memory=predictor.device.type == "cuda",
+    loader = evaluation_loader(
+        config.data, dataset, predictor.device, batch_size=batch_size or config.eval.batch_size
     )
     result, detections = evaluate_detector(
         predictor.detector,

@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 HARMLESS_KEYS = (
     "data.root",
     "data.num_workers",
+    "data.prefetch_factor",
+    "data.persistent_workers",
+    "data.pin_memory",
     "eval",
     "train.log_every_steps",
     "train.save_every_minutes",

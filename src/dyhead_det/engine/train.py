@@ -15,15 +15,10 @@ import torch
 from dyhead_det.config import RunConfig
 from dyhead_det.config_file import to_yaml
 from dyhead_det.data.coco import CocoDataset
-from dyhead_det.data.loaders import (
-    DetectionDataset,
-    DetectionLoader,
-    build_eval_loader,
-    build_train_loader,
-)
-from dyhead_det.data.transforms import build_augmentation
+from dyhead_det.data.loaders import DetectionLoader
 from dyhead_det.engine.checkpoint import load_checkpoint, save_checkpoint
 from dyhead_det.engine.evaluate import evaluate_detector
+from dyhead_det.engine.loading import evaluation_loader, training_loader
 from dyhead_det.engine.progress import TrainProgress, memory_gib
 from dyhead_det.engine.record import RunRecord
 from dyhead_det.engine.run import Run, build_run, capture, restore, save_last
@@ -128,7 +123,7 @@ def _run_to_the_end(run: Run) -> None:
         device=run.device,
         stopwatch=run.stopwatch,
     )
-    loader = _build_train_loader(run)
+    loader = training_loader(run.config, run.train_data, run.device)
     with StopSignals() as stop, progress, RunRecord(run, progress) as record:
         try:
             while True:
@@ -178,25 +173,6 @@ def _train_one_epoch(
     run.step = (epoch + 1) * run.steps_per_epoch
 
 
-def _build_train_loader(run: Run) -> DetectionLoader:
-    config = run.config
-    augmentation = build_augmentation(
-        horizontal_flip=config.data.augment.horizontal_flip,
-        vertical_flip=config.data.augment.vertical_flip,
-        photometric=config.data.augment.photometric,
-        large_scale_jitter=config.data.augment.large_scale_jitter,
-        size=config.model.input.short_edge,
-    )
-    return build_train_loader(
-        DetectionDataset(run.train_data, augmentation=augmentation),
-        batch_size=config.train.batch_size,
-        seed=config.seed,
-        num_workers=config.data.num_workers,
-        broken_images=config.data.broken_images,
-        pin_memory=run.device.type == "cuda",
-    )
-
-
 def _log_losses(run: Run, progress: TrainProgress, record: RunRecord, lr: float) -> None:
     """Write the means of losses and gradient norm since the last row, and start anew."""
     means = {name: value / run.num_summed for name, value in run.sums.items()}
@@ -223,12 +199,8 @@ def _is_evaluation_due(run: Run) -> bool:
 
 def _evaluate(run: Run, data: CocoDataset, stop: StopSignals, record: RunRecord) -> None:
     """Score the detector on the validation data; keep the checkpoint if it is the best."""
-    loader = build_eval_loader(
-        DetectionDataset(data),
-        batch_size=run.config.eval.batch_size,
-        num_workers=run.config.data.num_workers,
-        broken_images=run.config.data.broken_images,
-        pin_memory=run.device.type == "cuda",
+    loader = evaluation_loader(
+        run.config.data, data, run.device, batch_size=run.config.eval.batch_size
     )
     result, _ = evaluate_detector(
         run.detector,
