@@ -24,10 +24,10 @@ def one_place(dy: float, dx: float, mask: float) -> tuple[Tensor, Tensor]:
     places = places_of_maps(2, (3, 4), source_start=100, source_hw=(3, 4), stride=1, device=CPU)[
         18:19
     ]
-    points = torch.zeros(1, 27)
-    points[0, 8], points[0, 9], points[0, 18 + 4] = dy, dx, mask
-    index, weights = corners(points, places)
-    return index[4], weights[4]
+    points = torch.zeros(27, 1)
+    points[8], points[9], points[18 + 4] = dy, dx, mask
+    index, weights = corners(points, places, torch.float32)
+    return index[0, 4], weights[0, 4]
 
 
 def test_a_point_between_pixels_reads_its_four_corners() -> None:
@@ -79,7 +79,7 @@ def table_of_two_maps() -> tuple[Tensor, Tensor, list[Tensor], list[Tensor], Pla
         places_of_maps(1, (3, 2), source_start=24, source_hw=(3, 2), stride=1, device=CPU),
         places_of_maps(1, (3, 2), source_start=0, source_hw=(6, 4), stride=2, device=CPU),
     ]
-    points = torch.randn(36, 27, dtype=torch.double)
+    points = torch.randn(27, 36, dtype=torch.double)
     weights = [torch.randn(5, 4, 3, 3, dtype=torch.double) for _ in range(3)]
     biases = [torch.randn(5, dtype=torch.double) for _ in range(3)]
     rows = torch.randn(30, 4, dtype=torch.double)
@@ -91,9 +91,14 @@ def test_one_call_convolves_several_grids_with_their_own_kernels() -> None:
     out = gather_conv(rows, points, weights, biases, places, num_places)
     maps = [rows[:24].view(1, 6, 4, 4), rows[24:].view(1, 3, 2, 4), rows[:24].view(1, 6, 4, 4)]
     for k, (part, points_here, size) in enumerate(
-        zip(out.split(num_places), points.split(num_places), [(6, 4), (3, 2), (3, 2)], strict=True)
+        zip(
+            out.split(num_places),
+            points.split(num_places, dim=1),
+            [(6, 4), (3, 2), (3, 2)],
+            strict=True,
+        )
     ):
-        points_map = points_here.view(1, *size, 27).permute(0, 3, 1, 2)
+        points_map = points_here.reshape(1, 27, *size)
         expected = gather_deform_conv2d(
             maps[k].permute(0, 3, 1, 2), points_map[:, :18], points_map[:, 18:], weights[k],
             biases[k], stride=2 if k == 2 else 1,

@@ -36,6 +36,7 @@ from dyhead_det.layers.dyhead_block import (
 )
 from dyhead_det.layers.gather import (
     Context,
+    columns_of_maps,
     gather_conv,
     product_dtype,
     rows_of_maps,
@@ -87,20 +88,20 @@ def _attend(block: DyHeadBlock, rows: Tensor, table: Table) -> Tensor:
 
 
 def _points(block: DyHeadBlock, rows: Tensor, table: Table) -> Tensor:
-    """Return offsets and masks, (P, 27), of the table's places."""
+    """Return offsets and masks, (27, P), of the table's places."""
     conv = block.offset_and_mask
     weight, bias = (each.to(rows.dtype) for each in conv.parameters())
     own, for_coarser = [], []
     for level, maps in enumerate(table.maps(rows)):
         # Coordinates need all the digits of float32.
         convolved = F.conv2d(maps, weight, bias, padding=1).to(table.mix.dtype)
-        own.append(rows_of_maps(convolved))
+        own.append(columns_of_maps(convolved))
         if level + 1 < len(table.sizes_hw):
             coarse_hw = table.sizes_hw[level + 1]
             coarse = bring_to_coarser(convolved, coarse_hw, rule=block.coarse_offsets)
-            for_coarser.append(rows_of_maps(coarse))
-    offset_and_mask = torch.cat([*own, *own[1:], *for_coarser])
-    return torch.cat((offset_and_mask[:, :18], offset_and_mask[:, 18:].sigmoid()), dim=1)
+            for_coarser.append(columns_of_maps(coarse))
+    offset_and_mask = torch.cat([*own, *own[1:], *for_coarser], dim=1)
+    return torch.cat((offset_and_mask[:18], offset_and_mask[18:].sigmoid()))
 
 
 def _coefficients(

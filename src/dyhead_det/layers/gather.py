@@ -6,15 +6,9 @@ between its pixels is then a weighted sum of four rows, which is what `embedding
     columns[p, t] = sum over the 4 corners k of  weights[p, t, k] * rows[index[p, t, k]]
     out[p]        = columns[p].flatten() @ kernel + bias
 
-with weights = mask * bilinear weights, zero for corners outside the map. Everything goes in chunks
-of places, small enough that the columns, nine times the size of the output, stay in the cache.
-Backward reads the columns again instead of keeping them. The gradient of the table is
-
-    grad_rows[r] = sum over all (p, t, k) with index[p, t, k] = r of
-                   weights[p, t, k] * grad_columns[p, t]
-
-which is again a weighted sum of rows: sorted by destination, each destination is one bag. So
-nothing is scattered, and equal inputs give equal bits.
+with weights = mask * bilinear weights, zero for corners outside the map (see `row_sums.py`). The
+columns, nine times the size of the output, exist for some hundred places at a time, so that they
+stay in the cache, and backward reads them again instead of keeping them.
 """
 
 import math
@@ -23,12 +17,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from dyhead_det.layers.products import linear
+from dyhead_det.layers.row_sums import add_to_rows, sum_rows
+
 # Numbers of output per chunk; its columns are nine times as many.
-CPU_CHUNK_NUMBERS = 2**18
+CPU_CHUNK_NUMBERS = 2**17
 GPU_CHUNK_NUMBERS = 2**23
 
 Context = Any
@@ -110,7 +106,7 @@ def gather_deform_conv2d(
         stride=stride,
         device=x.device,
     )
-    points = rows_of_maps(torch.cat((offset, mask), dim=1))
+    points = columns_of_maps(torch.cat((offset, mask), dim=1))
     out = gather_conv(rows_of_maps(x), points, [weight], [bias], places, [len(places)])
     return out.view(len(x), *out_hw, len(weight)).permute(0, 3, 1, 2)
 
@@ -127,6 +123,11 @@ def rows_of_maps(maps: Tensor) -> Tensor:
     return maps.permute(0, 2, 3, 1).contiguous().flatten(0, 2)
 
 
+def columns_of_maps(maps: Tensor) -> Tensor:
+    """Turn maps (B, K, H, W) into columns (K, B * H * W)."""
+    return maps.transpose(0, 1).flatten(1)
+
+
 def gather_conv(
     rows: Tensor,
     points: Tensor,
@@ -139,7 +140,7 @@ def gather_conv(
 
     Args:
         rows: the table, (N, C), in any floating type; the products are computed in it.
-        points: (dy, dx) of the nine taps and then their nine masks, (P, 27), float32 or float64.
+        points: (dy, dx) of the nine taps and then their nine masks, (27, P), float32 or float64.
         weights: K kernels, each (C_out, C, 3, 3).
         biases: K, each (C_out,).
         places: the grids that are convolved.
@@ -167,16 +168,13 @@ class _GatherConv(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(rows, points, *parameters)
         ctx.places, ctx.num_places = places, num_places
-        # Detached, embedding_bag prepares nothing for a backward of its own.
-        rows, points = rows.detach(), points.detach()
         weights, biases = parameters[: len(num_places)], parameters[len(num_places) :]
         kernels = [_kernel(weight) for weight in weights]
+        index, corner_weights = corners(points, places, rows.dtype)
         out = rows.new_empty(len(places), len(biases[0]))
-        for part in _chunks(places, rows):
-            index, corner_weights = corners(points[part], places[part])
-            columns = _read(rows, index, corner_weights).view(-1, len(kernels[0]))
-            for k, inside in _kernels_of(part, num_places):
-                torch.addmm(biases[k], columns[inside], kernels[k], out=out[part][inside])
+        for k, part in _chunks(num_places, rows):
+            columns = sum_rows(rows, index[part], corner_weights[part])
+            out[part] = linear(columns.view(len(out[part]), -1), kernels[k], biases[k])
         return out
 
     @staticmethod
@@ -184,29 +182,27 @@ class _GatherConv(torch.autograd.Function):
     def backward(ctx: Context, grad: Tensor) -> tuple[Tensor | None, ...]:
         num_places = ctx.num_places
         rows, points, *parameters = (each.detach() for each in ctx.saved_tensors)
-        weights = parameters[: len(num_places)]
-        kernels = [_kernel(weight) for weight in weights]
+        kernels = [_kernel(weight) for weight in parameters[: len(num_places)]]
+        with torch.enable_grad():
+            index, corner_weights = corners(points.requires_grad_(), ctx.places, rows.dtype)
+        weights = corner_weights.detach()
         # Sums over many chunks: in half precision they would lose the small ones.
         sum_dtype = torch.promote_types(rows.dtype, torch.float32)
         grad_rows = torch.zeros_like(rows, dtype=sum_dtype)
         grad_kernels = [torch.zeros_like(kernel, dtype=sum_dtype) for kernel in kernels]
-        grad_points = torch.empty_like(points)
-        for part in _chunks(ctx.places, rows):
+        grad_corner_weights = torch.empty_like(weights)
+        for k, part in _chunks(num_places, rows):
             with torch.enable_grad():
-                points_here = points[part].requires_grad_()
-                index, corner_weights = corners(points_here, ctx.places[part])
-                read = _read(rows, index, corner_weights)
-            columns = read.detach().view(-1, len(kernels[0]))
-            grad_columns = torch.empty_like(columns)
-            for k, inside in _kernels_of(part, num_places):
-                grad_here = grad[part][inside]
-                torch.mm(grad_here, kernels[k].t(), out=grad_columns[inside])
-                grad_kernels[k] += columns[inside].t() @ grad_here
-            grad_read = grad_columns.view_as(read)
-            (grad_points[part],) = torch.autograd.grad(read, points_here, grad_read)
-            _add_to_rows(grad_rows, index, corner_weights.detach(), grad_read)
+                weights_here = weights[part].requires_grad_()
+                read = sum_rows(rows, index[part], weights_here)
+            columns = read.detach().view(len(grad[part]), -1)
+            grad_kernels[k] += linear(grad[part].t(), columns.t())
+            grad_read = linear(grad[part], kernels[k].t()).view_as(read)
+            (grad_corner_weights[part],) = torch.autograd.grad(read, weights_here, grad_read)
+            add_to_rows(grad_rows, index[part], weights[part], grad_read)
+        (grad_points,) = torch.autograd.grad(corner_weights, points, grad_corner_weights)
         grad_weights = [
-            grad_kernel.to(rows.dtype).view(3, 3, rows.shape[1], -1).permute(3, 2, 0, 1)
+            grad_kernel.to(rows.dtype).view(-1, 3, 3, rows.shape[1]).permute(0, 3, 1, 2)
             for grad_kernel in grad_kernels
         ]
         grad_biases = [part.sum(dim=0) for part in torch.split(grad, num_places)]
@@ -214,23 +210,23 @@ class _GatherConv(torch.autograd.Function):
 
 
 def _kernel(weight: Tensor) -> Tensor:
-    """Bring a kernel (C_out, C, 3, 3) to the order of the columns, (9 * C, C_out)."""
-    return weight.detach().permute(2, 3, 1, 0).flatten(0, 2)
+    """Bring a kernel (C_out, C, 3, 3) to the order of the columns, (C_out, 9 * C)."""
+    return weight.detach().permute(0, 2, 3, 1).flatten(1)
 
 
-def corners(points: Tensor, places: Places) -> tuple[Tensor, Tensor]:
+def corners(points: Tensor, places: Places, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Find the four rows that each tap of each place reads, and their weights.
 
     Args:
-        points: (P, 27), see `gather_conv`.
+        points: (27, P), see `gather_conv`.
         places: P of them.
+        dtype: of the weights returned.
 
     Returns:
-        Rows of the table and weights, both (P * 9, 4); the weights follow the points
+        Rows of the table and weights, both (P, 9, 4); the weights follow the points
         differentiably. At a whole coordinate the derivative is the one to the right.
     """
     # Places come last until the end: long inner loops, several times faster here.
-    points = points.t().contiguous()
     offset_yx = points[:18].view(9, 2, -1).transpose(0, 1)
     mask = points[18:]
     point = places.tap_yx + offset_yx  # (2, 9, P)
@@ -252,46 +248,20 @@ def corners(points: Tensor, places: Places) -> tuple[Tensor, Tensor]:
     top, bottom = top * width, bottom * width
     index = (top + left, top + right, bottom + left, bottom + right)
     rows = torch.stack(index, dim=1).int() + places.start  # (9, 4, P)
-    return _places_first(rows), _places_first(torch.stack(weights, dim=1))
+    return _places_first(rows), _places_first(torch.stack(weights, dim=1).to(dtype))
 
 
 def _places_first(x: Tensor) -> Tensor:
-    """Turn (9, 4, P) into (P * 9, 4), in memory too."""
-    return x.flatten(0, 1).t().contiguous().view(-1, 4)
+    """Turn (9, 4, P) into (P, 9, 4), in memory too."""
+    return x.flatten(0, 1).t().contiguous().view(-1, 9, 4)
 
 
-def _read(rows: Tensor, index: Tensor, weights: Tensor) -> Tensor:
-    """Return the weighted sums of rows, (P * 9, C)."""
-    return F.embedding_bag(index, rows, per_sample_weights=weights.to(rows.dtype), mode="sum")
-
-
-def _add_to_rows(grad_rows: Tensor, index: Tensor, weights: Tensor, grad_columns: Tensor) -> None:
-    """Add the gradient of what was read to the rows it was read from, in place."""
-    destination, order = index.flatten().sort(stable=True)
-    touched, counts = torch.unique_consecutive(destination, return_counts=True)
-    summed = F.embedding_bag(
-        order >> 2,  # the tap that entry `order` of the flattened (P * 9, 4) belongs to
-        grad_columns,
-        offsets=counts.cumsum(0) - counts,
-        per_sample_weights=weights.to(grad_columns.dtype).flatten()[order],
-        mode="sum",
-    )
-    grad_rows.index_add_(0, touched, summed.to(grad_rows.dtype))
-
-
-def _chunks(places: Places, rows: Tensor) -> Iterator[slice]:
-    """Cut the places so that the columns of one part fit into the cache (CPU) or memory (GPU)."""
+def _chunks(num_places: list[int], rows: Tensor) -> Iterator[tuple[int, slice]]:
+    """Yield each kernel's places in parts whose columns fit the cache (CPU) or memory (GPU)."""
     numbers = CPU_CHUNK_NUMBERS if rows.device.type == "cpu" else GPU_CHUNK_NUMBERS
     size = max(1, numbers // rows.shape[1])
-    for first in range(0, len(places), size):
-        yield slice(first, min(first + size, len(places)))
-
-
-def _kernels_of(part: slice, num_places: list[int]) -> Iterator[tuple[int, slice]]:
-    """Yield the kernels that a part of the places needs, each with its places within the part."""
     end = 0
     for k, count in enumerate(num_places):
         begin, end = end, end + count
-        first, last = max(begin, part.start), min(end, part.stop)
-        if first < last:
-            yield k, slice(first - part.start, last - part.start)
+        for first in range(begin, end, size):
+            yield k, slice(first, min(first + size, end))

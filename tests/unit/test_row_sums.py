@@ -1,0 +1,44 @@
+"""Weighted sums of rows and their gradient, against the same in dense matrices."""
+
+import torch
+from torch import Tensor
+
+from dyhead_det.layers.row_sums import add_to_rows, sum_rows
+
+
+def dense(index: Tensor, weights: Tensor, num_rows: int) -> Tensor:
+    """The sums as a matrix (N, R) that multiplies the table."""
+    matrix = torch.zeros(len(index), num_rows, dtype=weights.dtype)
+    return matrix.scatter_add(1, index.long(), weights)
+
+
+def operands() -> tuple[Tensor, Tensor, Tensor]:
+    torch.manual_seed(0)
+    # Row 6 is never read, and some sums read a row twice.
+    index = torch.randint(0, 6, (40, 4), dtype=torch.int32)
+    return torch.randn(7, 3).double(), index, torch.randn(40, 4).double()
+
+
+def test_sums_are_a_product_with_a_sparse_matrix() -> None:
+    rows, index, weights = operands()
+    expected = dense(index, weights, 7) @ rows
+    torch.testing.assert_close(sum_rows(rows, index, weights), expected)
+    torch.testing.assert_close(sum_rows(rows, index.view(8, 5, 4), weights.view(8, 5, 4)), expected)
+
+
+def test_the_gradient_is_the_product_with_its_transpose_and_is_added() -> None:
+    rows, index, weights = operands()
+    grad_sums = torch.randn(40, 3).double()
+    before = torch.randn_like(rows)
+    grad_rows = before.clone()
+    add_to_rows(grad_rows, index, weights, grad_sums)
+    torch.testing.assert_close(grad_rows, before + dense(index, weights, 7).t() @ grad_sums)
+
+
+def test_no_sums_add_nothing() -> None:
+    rows, index, weights = operands()
+    nothing = sum_rows(rows, index[:0], weights[:0])
+    assert nothing.shape == (0, 3)
+    grad_rows = torch.zeros_like(rows)
+    add_to_rows(grad_rows, index[:0], weights[:0], nothing)
+    assert not grad_rows.any()
