@@ -67,12 +67,29 @@ def test_a_model_with_other_conventions_is_warned_of(tmp_path, caplog):
     config, old = build("retinanet", OLD, compat="detectron2")
     state = old.state_dict()
     save_checkpoint(tmp_path / "old.pt", Checkpoint(config, OLD, state, step=1, metrics={}))
-    config, new = build("retinanet", NEW)
-    logger = logging.getLogger("dyhead_det")
-    logger.propagate = True
+    logging.getLogger("dyhead_det").propagate = True
+    for change, warning in (
+        ({}, "its model has other values of compat;"),
+        # Of no consequence for the meaning of weights.
+        ({"compat": "detectron2", "input": {"short_edge": 32, "long_edge": 64}}, ""),
+    ):
+        config, new = build("retinanet", NEW, **change)
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            start_from(new, tmp_path / "old.pt", categories=NEW, config=config.model)
+        assert (warning in caplog.text) if warning else (caplog.text == "")
+
+
+def test_a_body_that_starts_at_random_is_warned_of(tmp_path, caplog):
+    config, old = build("atss", OLD)
+    state = old.state_dict()
+    save_checkpoint(tmp_path / "old.pt", Checkpoint(config, OLD, state, step=1, metrics={}))
+    config, new = build("atss", NEW, body={"name": "resnet18", "weights": "none"})
+    logging.getLogger("dyhead_det").propagate = True
     with caplog.at_level(logging.WARNING):
         start_from(new, tmp_path / "old.pt", categories=NEW, config=config.model)
-    assert "its model has other values of compat;" in caplog.text
+    assert "nothing in it fits the body" in caplog.text
+    assert "other values of body.name" in caplog.text
 
 
 def test_what_does_not_fit_is_refused(tmp_path):

@@ -15,7 +15,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from dyhead_det.config import ModelConfig, changed_keys, to_plain
+from dyhead_det.config import InputConfig, ModelConfig, to_plain
 from dyhead_det.contracts import CategoryMap
 from dyhead_det.errors import CheckpointError
 from dyhead_det.models.detectors import Detector
@@ -34,10 +34,27 @@ _ROWS_OF_A_CLASS = {
     "network.head.cls_logits": 1,
 }
 
+_BODY = "network.backbone.body."
 _STEP_COUNTER = ".num_batches_tracked"
 
-# What changes nothing about the meaning of weights.
-_HARMLESS = ("weights", "body.weights", "body.frozen_stages", "dyhead.deform_backend")
+# Under other values of these the same weights compute something else, and no shape tells.
+_MEANINGFUL_KEYS = (
+    "compat",
+    "detector.name",
+    "detector.anchor_sizes",
+    "detector.anchor_ratios",
+    "detector.anchor_offset",
+    "body.name",
+    "body.norm",
+    "body.stride_in_1x1",
+    "input.mean",
+    "input.std",
+    "dyhead.scheme",
+    "dyhead.attention",
+    "dyhead.spatial",
+    "dyhead.coarse_offsets",
+    "dyhead.residual",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +64,13 @@ class Source:
     tensors: A state dict.
     row_of_class: Where a class stands in class layers, by lower-case name.
     num_rows: Classes that class layers have, with background.
-    model: The configuration as plain values, where the file has one.
+    model: The configuration as plain values, as far as it is known.
     """
 
     tensors: dict[str, Tensor]
     row_of_class: dict[str, int]
     num_rows: int
-    model: dict[str, object] | None
+    model: Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,19 +136,31 @@ def start_from(
         ),
     )
     logger.info("%s: %s", path, account)
+    if not any(name.startswith(_BODY) for name in used):
+        logger.warning("%s: nothing in it fits the body, which starts from random weights", path)
     return account
 
 
 def _warn_of_differences(path: Path, source: Source, config: ModelConfig) -> None:
-    if source.model is None:
-        return
-    changed = changed_keys(source.model, to_plain(config), harmless=_HARMLESS)
+    before, after = source.model, to_plain(config)
+    changed = [
+        key
+        for key in _MEANINGFUL_KEYS
+        if None not in (pair := (_value(before, key), _value(after, key))) and pair[0] != pair[1]
+    ]
     if changed:
         logger.warning(
             "%s: its model has other values of %s; weights may mean something else here",
             path,
             ", ".join(changed),
         )
+
+
+def _value(plain: object, dotted_key: str) -> object:
+    """Look a value up; None where a section or a key is not there."""
+    for key in dotted_key.split("."):
+        plain = plain.get(key) if isinstance(plain, Mapping) else None
+    return plain
 
 
 def _tells_classes(name: str) -> bool:
@@ -251,7 +280,11 @@ def _torchvision_source(tensors: Mapping[str, Tensor]) -> Source:
             if name not in ("__background__", "N/A")
         },
         num_rows=len(categories),
-        model=None,
+        model={
+            "compat": "none",
+            "body": {"stride_in_1x1": False},
+            "input": to_plain(InputConfig()),
+        },
     )
 
 
