@@ -61,9 +61,10 @@ def test_a_missing_file_is_refused(tmp_path):
 
 def test_a_foreign_file_is_refused_with_what_it_looks_like(tmp_path):
     torch.save({"state_dict": {}, "meta": {}}, tmp_path / "a.pt")
-    with pytest.raises(
-        CheckpointError, match="not a checkpoint of dyhead-det, but a dictionary wi"
-    ):
+    with pytest.raises(CheckpointError, match=r"looks like .* tensors by name: state_dict, meta"):
+        load_checkpoint(tmp_path / "a.pt")
+    torch.save({"backbone.dyhead_tower.0.offset.bias": torch.ones(27)}, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=r"detectron2's format: import it first"):
         load_checkpoint(tmp_path / "a.pt")
 
 

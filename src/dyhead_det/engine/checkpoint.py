@@ -12,6 +12,8 @@ from dyhead_det.config import RunConfig, parse_config, to_plain
 from dyhead_det.contracts import CategoryMap
 from dyhead_det.errors import CheckpointError
 from dyhead_det.files import written_whole
+from dyhead_det.models.foreign_files import named_tensors
+from dyhead_det.models.recognise import looks_like
 from dyhead_det.models.weights import read_torch_file
 
 FORMAT = "dyhead-det"
@@ -63,8 +65,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     content = read_torch_file(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        msg = f"{path}: not a checkpoint of dyhead-det, but {_describe(content)}"
-        raise CheckpointError(msg)
+        likeness = looks_like(content, named_tensors(content))
+        is_published = likeness.startswith("a DyHead model")
+        hint = ": import it first, `dyhead-det weights import`" if is_published else ""
+        raise CheckpointError(
+            f"{path}: not a checkpoint of dyhead-det; it looks like {likeness}{hint}"
+        )
     if content["version"] > VERSION:
         msg = f"{path}: written by a newer dyhead-det (format {content['version']}); upgrade it"
         raise CheckpointError(msg)
@@ -80,10 +86,3 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except (KeyError, ValidationError) as error:
         msg = f"{path}: incomplete or of another version of dyhead-det: {error}"
         raise CheckpointError(msg) from error
-
-
-def _describe(content: object) -> str:
-    """Say what a foreign file looks like."""
-    if isinstance(content, dict) and content:
-        return f"a dictionary with {', '.join(map(str, list(content)[:4]))} ..."
-    return f"a {type(content).__name__}"

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
@@ -239,16 +240,10 @@ def _copy_rows(
 def _read_source(path: Path, *, first_label: int) -> Source:
     content = read_torch_file(path)
     if isinstance(content, dict) and content.get("format") == "dyhead-det":
-        categories = CategoryMap.from_plain(content["categories"])
-        return Source(
-            tensors=content["model"],
-            row_of_class={
-                name.lower(): label + first_label
-                for name, label in categories.label_of_name.items()
-            },
-            num_rows=len(categories) + first_label,
-            model=content["config"]["model"],
-        )
+        try:
+            return _own_source(content, first_label=first_label)
+        except KeyError as error:
+            raise CheckpointError(f"{path}: a checkpoint without its {error}") from error
     tensors = named_tensors(content)
     is_torchvision = "backbone.body.conv1.weight" in tensors and any(
         name.startswith("backbone.fpn.") for name in tensors
@@ -260,6 +255,18 @@ def _read_source(path: Path, *, first_label: int) -> Source:
             "first: `dyhead-det weights import`"
         )
     return _torchvision_source(tensors)
+
+
+def _own_source(content: Mapping[str, Any], *, first_label: int) -> Source:
+    categories = CategoryMap.from_plain(content["categories"])
+    return Source(
+        tensors=content["model"],
+        row_of_class={
+            name.lower(): label + first_label for name, label in categories.label_of_name.items()
+        },
+        num_rows=len(categories) + first_label,
+        model=content["config"]["model"],
+    )
 
 
 def _torchvision_source(tensors: Mapping[str, Tensor]) -> Source:
