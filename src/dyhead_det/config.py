@@ -328,6 +328,7 @@ class TrainConfig(Section):
 
     `batch_size`: images per step of the optimizer. `accumulate`: take them in this many parts, one
     after the other, to save memory.
+    `tensorboard`: also write what metrics.jsonl holds for TensorBoard, an extra.
     """
 
     epochs: Count | None = None
@@ -337,6 +338,7 @@ class TrainConfig(Section):
     amp: Literal["off", "bf16", "fp16"] = "off"
     eval_every_epochs: Count = 1
     log_every_steps: Count = 20
+    tensorboard: bool = False
     save_every_minutes: Positive = 10.0
 
     @model_validator(mode="after")

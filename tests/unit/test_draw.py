@@ -8,6 +8,7 @@ import torch
 
 from dyhead_det.visualize.draw import (
     READABLE_EDGE,
+    Comparison,
     _font,
     _outlines,
     _overlaps,
@@ -16,7 +17,7 @@ from dyhead_det.visualize.draw import (
     _text_color,
     class_color,
     contact_sheet,
-    draw_comparison,
+    draw_comparisons,
     draw_detections,
 )
 
@@ -59,6 +60,16 @@ def test_small_images_are_enlarged_with_their_boxes():
     assert max(picture.size) >= READABLE_EDGE
     assert picture.getpixel((10 * 8, 39 * 8)) == class_color(0)
     assert picture.getpixel((239, 250)) == class_color(0)
+
+
+def test_large_images_are_reduced_with_their_boxes():
+    picture = draw_detections(
+        gray_image(800, 1600), [[400, 200, 800, 800]], [0], None, ["cell"], longer_edge=400
+    )
+    assert picture.size == (400, 200)
+    for x, y in [(100, 199), (199, 199), (199, 60), (150, 199)]:
+        assert picture.getpixel((x, y)) == class_color(0)
+    assert picture.getpixel((210, 150)) == (GRAY, GRAY, GRAY)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 700), (3000, 40), (40, 40), (900, 1200)])
@@ -150,8 +161,9 @@ def test_a_comparison_shows_truth_and_detections_side_by_side():
         "labels": torch.tensor([1]),
         "scores": torch.tensor([0.8]),
     }
-    sheet = draw_comparison(gray_image(240, 320), truth, detected, ["cat", "dog"])
-    assert sheet.width >= 2 * 320
+    comparison = Comparison("a.jpg", gray_image(240, 320), truth, detected)
+    sheet = draw_comparisons([comparison], ["cat", "dog"], note="", tile=320)
+    assert 2 * 320 <= sheet.width < 2 * 330
     left, right = np.split(np.asarray(sheet), [sheet.width // 2], axis=1)
     assert (left == class_color(0)).all(axis=2).any()
     assert not (left == class_color(1)).all(axis=2).any()

@@ -9,6 +9,7 @@ from types import TracebackType
 import torch
 from tqdm import tqdm
 
+from dyhead_det.engine.loading_advice import TOLERABLE_SHARE
 from dyhead_det.engine.stopwatch import LOADING, STEPS, Stopwatch
 
 logger = logging.getLogger(__name__)
@@ -55,9 +56,11 @@ class TrainProgress(AbstractContextManager["TrainProgress"]):
         num_steps, self._step = step - self._step, step
         self.num_images += num_images
         if self._is_terminal:
+            share = self.data_share()
+            waiting = f", {share:.0%} waiting for data" if share > TOLERABLE_SHARE else ""
             self._bar.set_postfix_str(
                 f"loss {loss:.3f}, lr {lr:.2g}, {self.images_per_second():.1f} images/s, "
-                f"{memory_gib(self._device):.1f} GiB",
+                f"{memory_gib(self._device):.1f} GiB{waiting}",
                 refresh=False,
             )
         self._bar.update(num_steps)

@@ -31,6 +31,7 @@ HARMLESS_KEYS = (
     "data.pin_memory",
     "eval",
     "train.log_every_steps",
+    "train.tensorboard",
     "train.save_every_minutes",
     "train.eval_every_epochs",
 )

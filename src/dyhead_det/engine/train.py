@@ -159,6 +159,8 @@ def _train_one_epoch(
     loader.set_epoch(epoch, start_step=start_step)
     run.detector.train()
     for images, targets in run.stopwatch.waits(LOADING, stop.watch(loader)):
+        if run.step == 0:
+            record.draw_next_batch(targets)
         with run.stopwatch.part(STEPS):
             lr, loss = train_step(run, images, targets)
         # The loader leaves out batches without a readable image, but counts them.
@@ -202,7 +204,7 @@ def _evaluate(run: Run, data: CocoDataset, stop: StopSignals, record: RunRecord)
     loader = evaluation_loader(
         run.config.data, data, run.device, batch_size=run.config.eval.batch_size
     )
-    result, _ = evaluate_detector(
+    result, detections = evaluate_detector(
         run.detector,
         stop.watch(loader),
         ground_truth=data.ground_truth(),
@@ -226,4 +228,4 @@ def _evaluate(run: Run, data: CocoDataset, stop: StopSignals, record: RunRecord)
         result.metrics["AP50"] or 0.0,
         " (best)" if is_best else "",
     )
-    record.evaluated(result)
+    record.evaluated(result, detections, is_best=is_best)

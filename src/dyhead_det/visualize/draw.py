@@ -4,6 +4,7 @@ import bisect
 import colorsys
 import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -41,25 +42,31 @@ def draw_detections(
     labels: ArrayLike,
     scores: ArrayLike | None,
     names: Sequence[str] | Mapping[int, str],
+    *,
+    longer_edge: int | None = None,
 ) -> Image.Image:
     """Draw boxes with their classes and scores onto a copy of an image.
 
     Args:
-        image: (3, H, W) uint8; a small one comes back enlarged (see `READABLE_EDGE`).
+        image: (3, H, W) uint8.
         boxes: (N, 4) xyxy in pixels of the image, best first.
         labels: (N,) class numbers.
         scores: (N,) in [0, 1], or None for ground truth.
         names: what each class number is called.
+        longer_edge: of the picture in pixels; the image is brought to it before it is drawn on, so
+            that lines and labels are sharp. None keeps the image's own, but enlarges a small one
+            (see `READABLE_EDGE`).
 
     Returns:
         An RGB picture.
     """
     picture = Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0).numpy()))
-    enlargement = math.ceil(READABLE_EDGE / max(picture.size))
-    picture = picture.resize(
-        (picture.width * enlargement, picture.height * enlargement), Image.Resampling.BICUBIC
-    )
-    outlines = _outlines(boxes, enlargement, picture.size)
+    scale: float = math.ceil(READABLE_EDGE / max(picture.size))
+    if longer_edge is not None:
+        scale = longer_edge / max(picture.size)
+    width, height = (max(1, round(edge * scale)) for edge in picture.size)
+    picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+    outlines = _outlines(boxes, scale, picture.size)
     numbers = np.asarray(labels, dtype=np.int64).reshape(-1).tolist()
     captions = [names[label] for label in numbers]
     if scores is not None:
@@ -76,23 +83,43 @@ def draw_detections(
     return picture
 
 
-def draw_comparison(
-    image: Tensor,
-    truth: Target,
-    prediction: Prediction,
+class Comparison(NamedTuple):
+    """An image (3, H, W) uint8 with its annotated and its detected objects, best first."""
+
+    title: str
+    image: Tensor
+    truth: Target
+    prediction: Prediction
+
+
+def draw_comparisons(
+    comparisons: Sequence[Comparison],
     names: Sequence[str] | Mapping[int, str],
+    *,
+    note: str,
+    tile: int,
 ) -> Image.Image:
-    """Put the annotated objects (left) beside the detected ones (right)."""
-    annotated = draw_detections(image, truth["boxes"], truth["labels"], None, names)
-    detected = draw_detections(
-        image, prediction["boxes"], prediction["labels"], prediction["scores"], names
-    )
-    return contact_sheet(
-        [annotated, detected],
-        [f"annotated: {len(truth['labels'])}", f"detected: {len(prediction['labels'])}"],
-        columns=2,
-        tile=max(annotated.size),
-    )
+    """Put the annotated objects (left) beside the detected ones (right), one image a row.
+
+    Args:
+        comparisons: at least one.
+        names: what each class number is called.
+        note: what is said of all detections, behind their number.
+        tile: longer edge of each picture on the sheet, in pixels.
+    """
+    pictures, titles = [], []
+    for title, image, truth, found in comparisons:
+        pictures += [
+            draw_detections(image, truth["boxes"], truth["labels"], None, names, longer_edge=tile),
+            draw_detections(
+                image, found["boxes"], found["labels"], found["scores"], names, longer_edge=tile
+            ),
+        ]
+        titles += [
+            f"annotated: {len(truth['labels'])} in {title}",
+            f"detected: {len(found['labels'])}{note}",
+        ]
+    return contact_sheet(pictures, titles, columns=2, tile=tile)
 
 
 def contact_sheet(
@@ -109,7 +136,7 @@ def contact_sheet(
     tiles = [picture.copy() for picture in pictures]
     for reduced in tiles:
         reduced.thumbnail((tile, tile))
-    font = _font((tile, tile))
+    font = ImageFont.load_default(max(11, tile // 32))
     gap = max(4, tile // 50)
     title_height = _text_height(font) + gap
     columns = min(columns, len(tiles))
@@ -128,9 +155,9 @@ def contact_sheet(
     return sheet
 
 
-def _outlines(boxes: ArrayLike, enlargement: int, size: tuple[int, int]) -> list[Rectangle]:
+def _outlines(boxes: ArrayLike, scale: float, size: tuple[int, int]) -> list[Rectangle]:
     """Bring boxes to whole pixels of the picture, at least one pixel large and inside it."""
-    corners = np.asarray(boxes, dtype=np.float64).reshape(-1, 4) * enlargement
+    corners = np.asarray(boxes, dtype=np.float64).reshape(-1, 4) * scale
     limits = np.array([size[0] - 1, size[1] - 1])
     starts = np.clip(np.floor(corners[:, :2]), 0, limits).astype(int)
     ends = np.clip(np.ceil(corners[:, 2:]) - 1, starts, limits).astype(int)
@@ -197,6 +224,7 @@ def _places(
             (top, has_room_inside),
             (bottom + 1, True),
             (bottom + 1 - height, has_room_inside),
+            ((top + bottom - height) // 2, has_room_inside),
         )
         if is_usable and 0 <= y <= size[1] - height
     ]
