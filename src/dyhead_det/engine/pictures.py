@@ -34,9 +34,14 @@ ModelInput = tuple[ImageList, list[dict[str, Tensor]]]
 
 
 def call_with_next_batch(detector: Detector, use: Callable[[ModelInput], None]) -> None:
-    """Call `use` once, with what the next batch is after the detector's resizing and padding."""
+    """Call `use` once, with what the next batch is after the detector's resizing and padding.
+
+    Of a batch that is taken in parts it is the first part.
+    """
 
     def hook(_transform: nn.Module, _inputs: object, output: ModelInput) -> None:
+        if output[0].tensors.is_meta:  # somebody asks for sizes alone, before the batch comes
+            return
         handle.remove()
         use(output)
 
