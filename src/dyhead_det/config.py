@@ -78,12 +78,38 @@ class AugmentConfig(Section):
     large_scale_jitter: tuple[Positive, Positive] | None = None
 
 
+class UniformSampling(Section):
+    """Every image once an epoch."""
+
+    name: Literal["uniform"]
+
+
+class RepeatFactorSampling(Section):
+    """Images of classes in less than the share `threshold` of the images come more often."""
+
+    name: Literal["repeat_factor"]
+    threshold: Annotated[float, Field(gt=0, le=1)] = 0.001
+
+
+class ClassBalancedSampling(Section):
+    """All classes come equally often, whatever the number of their images."""
+
+    name: Literal["class_balanced"]
+
+
+SamplingConfig = Annotated[
+    UniformSampling | RepeatFactorSampling | ClassBalancedSampling, Field(discriminator="name")
+]
+
+
 class DataConfig(Section):
     """Where the data lie and how they are read.
 
     `prefetch_factor`: batches that each worker process holds ready. `persistent_workers`: they live
     on from epoch to epoch. `pin_memory`: only has an effect with CUDA. `reduce_jpegs`: in training,
     decode JPEG files at 1/2, 1/4 or 1/8 of their size where that is not smaller than `model.input`.
+    `group_by_aspect_ratio`: batches of wide images and of others, which need less padding.
+    `sampling`: how often an image comes an epoch.
     """
 
     root: str = "."
@@ -96,6 +122,8 @@ class DataConfig(Section):
     persistent_workers: bool = True
     pin_memory: bool = True
     reduce_jpegs: bool = True
+    group_by_aspect_ratio: bool = False
+    sampling: SamplingConfig = UniformSampling(name="uniform")
     augment: AugmentConfig = AugmentConfig()
 
 

@@ -99,39 +99,57 @@ def test_any_value_anywhere_is_read_or_refused(tmp_path_factory, section, key, v
 sizes = st.tuples(st.integers(1, 200), st.integers(1, 9), st.integers(1, 5))
 
 
-@given(sizes=sizes, epoch=st.integers(0, 5))
-def test_shards_cover_an_epoch_in_equally_many_steps(sizes, epoch):
+orders = st.sampled_from(["plain", "counts", "groups", "both"])
+
+
+def epoch_sampler(sizes, order, **keywords):
+    num_images, batch_size, world_size = sizes
+    index = np.arange(num_images)
+    counts = 0.3 + index % 5 if order in ("counts", "both") else None
+    groups = index % 3 if order in ("groups", "both") else None
+    return EpochBatchSampler(
+        num_images,
+        batch_size=batch_size,
+        seed=1,
+        counts=counts,
+        groups=groups,
+        world_size=world_size,
+        **keywords,
+    )
+
+
+@given(sizes=sizes, epoch=st.integers(0, 5), order=orders)
+def test_shards_cover_an_epoch_in_equally_many_steps(sizes, epoch, order):
     num_images, batch_size, world_size = sizes
     shards = [
-        list(
-            EpochBatchSampler(
-                num_images,
-                batch_size=batch_size,
-                seed=1,
-                epoch=epoch,
-                rank=rank,
-                world_size=world_size,
-            )
-        )
-        for rank in range(world_size)
+        list(epoch_sampler(sizes, order, epoch=epoch, rank=rank)) for rank in range(world_size)
     ]
     assert len({len(shard) for shard in shards}) == 1
     assert all(len(batch) <= -(-batch_size // world_size) for shard in shards for batch in shard)
-    indices = [index for shard in shards for batch in shard for _, _, index in batch]
-    assert sorted(indices) == list(range(num_images))
+    alone = list(epoch_sampler((num_images, batch_size, 1), order, epoch=epoch))
+    for step, batch in enumerate(alone):
+        assert [key for shard in shards for key in shard[step]] == batch
+    if order in ("plain", "groups"):
+        assert sorted(index for batch in alone for _, _, index in batch) == list(range(num_images))
 
 
-@given(sizes=sizes, start=st.integers(0, 1000))
-def test_an_epoch_from_any_position_is_the_rest_of_the_whole(sizes, start):
-    num_images, batch_size, world_size = sizes
-    whole = EpochBatchSampler(
-        num_images, batch_size=batch_size, seed=1, epoch=2, rank=0, world_size=world_size
-    )
+@given(sizes=sizes, start=st.integers(0, 1000), order=orders)
+def test_an_epoch_from_any_position_is_the_rest_of_the_whole(sizes, start, order):
+    whole = epoch_sampler(sizes, order, epoch=2)
     batches = list(whole)
     start_step = start % (len(batches) + 1)
     whole.set_epoch(2, start_step=start_step)
     assert list(whole) == batches[start_step:]
     assert len(whole) == len(batches) - start_step
+
+
+@given(sizes=sizes)
+def test_groups_reorder_what_comes_and_change_nothing_else(sizes):
+    plain, grouped = (
+        sorted(key for batch in epoch_sampler((*sizes[:2], 1), order) for key in batch)
+        for order in ("counts", "both")
+    )
+    assert grouped == plain
 
 
 @given(sizes=sizes)

@@ -22,7 +22,13 @@ from dyhead_det.contracts import Target
 from dyhead_det.data.check import shorten
 from dyhead_det.data.coco import CocoDataset
 from dyhead_det.data.images import read_image
-from dyhead_det.data.samplers import EpochBatchSampler, SampleKey, SequentialBatchSampler
+from dyhead_det.data.samplers import (
+    Counts,
+    EpochBatchSampler,
+    Groups,
+    SampleKey,
+    SequentialBatchSampler,
+)
 from dyhead_det.errors import DatasetError
 
 logger = logging.getLogger(__name__)
@@ -200,10 +206,14 @@ def build_train_loader(
     *,
     batch_size: int,
     seed: int,
+    counts: Counts | None = None,
+    groups: Groups | None = None,
     rank: int = 0,
     world_size: int = 1,
 ) -> DetectionLoader:
     """Build the loader of a training run; `set_epoch` chooses what it gives.
+
+    `counts` and `groups` are those of `EpochBatchSampler`.
 
     Raises:
         DatasetError: if there is no image.
@@ -214,7 +224,13 @@ def build_train_loader(
             f"check data.train.annotations"
         )
     sampler = EpochBatchSampler(
-        len(dataset), batch_size=batch_size, seed=seed, rank=rank, world_size=world_size
+        len(dataset),
+        batch_size=batch_size,
+        seed=seed,
+        counts=counts,
+        groups=groups,
+        rank=rank,
+        world_size=world_size,
     )
     return _build_loader(
         dataset, sampler, reading, lives_on=reading.persistent_workers and reading.num_workers > 0

@@ -2,9 +2,17 @@
 
 from pathlib import Path
 
-from dyhead_det.config import DataConfig, SplitConfig
+from dyhead_det.config import (
+    DataConfig,
+    RepeatFactorSampling,
+    SamplingConfig,
+    SplitConfig,
+    UniformSampling,
+)
 from dyhead_det.config_file import load_dataset_config
+from dyhead_det.data.balance import class_balanced_counts, repeat_factors
 from dyhead_det.data.coco import CocoDataset, load_coco, require_images
+from dyhead_det.data.samplers import Counts
 from dyhead_det.errors import ConfigError, DatasetError
 
 
@@ -28,6 +36,15 @@ def load_validation_data(config: DataConfig) -> CocoDataset | None:
     if config.val is None:
         return None
     return _load(Path(config.root), config.val, split="val", config=config)
+
+
+def image_counts(config: SamplingConfig, dataset: CocoDataset) -> Counts | None:
+    """Return how often each training image comes an epoch, (N,); None where each comes once."""
+    if isinstance(config, UniformSampling):
+        return None
+    if isinstance(config, RepeatFactorSampling):
+        return repeat_factors(dataset, config.threshold)
+    return class_balanced_counts(dataset)
 
 
 def load_evaluation_data(

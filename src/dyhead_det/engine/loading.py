@@ -1,10 +1,12 @@
 """Configuration -> the loaders of training and of evaluation."""
 
+import logging
 import math
 
 import torch
 
 from dyhead_det.config import DataConfig, RunConfig
+from dyhead_det.data.balance import aspect_ratio_groups
 from dyhead_det.data.coco import CocoDataset
 from dyhead_det.data.loaders import (
     DetectionDataset,
@@ -13,6 +15,10 @@ from dyhead_det.data.loaders import (
     build_eval_loader,
     build_train_loader,
 )
+from dyhead_det.data.samplers import Counts, samples_per_epoch
+from dyhead_det.engine.datasets import image_counts
+
+logger = logging.getLogger(__name__)
 
 
 def training_loader(config: RunConfig, data: CocoDataset, device: torch.device) -> DetectionLoader:
@@ -37,7 +43,24 @@ def training_loader(config: RunConfig, data: CocoDataset, device: torch.device) 
         _reading(config.data, device),
         batch_size=config.train.batch_size,
         seed=config.seed,
+        counts=_counts(config.data, data),
+        groups=aspect_ratio_groups(data) if config.data.group_by_aspect_ratio else None,
     )
+
+
+def _counts(config: DataConfig, data: CocoDataset) -> Counts | None:
+    """Return how often each image comes an epoch, and say so where that differs."""
+    counts = image_counts(config.sampling, data)
+    if counts is not None:
+        logger.info(
+            "data.sampling %s: %d samples an epoch of %d images, which come %.3g to %.3g times",
+            config.sampling.name,
+            samples_per_epoch(len(data), counts),
+            len(data),
+            counts.min(),
+            counts.max(),
+        )
+    return counts
 
 
 def evaluation_loader(

@@ -10,8 +10,13 @@ import torch
 
 from dyhead_det.config import RunConfig, changed_keys, to_plain
 from dyhead_det.data.coco import CocoDataset
+from dyhead_det.data.samplers import samples_per_epoch
 from dyhead_det.engine.checkpoint import Checkpoint, save_checkpoint
-from dyhead_det.engine.datasets import load_training_data, load_validation_data
+from dyhead_det.engine.datasets import (
+    image_counts,
+    load_training_data,
+    load_validation_data,
+)
 from dyhead_det.engine.evaluate import match_categories
 from dyhead_det.engine.metrics_file import keep_rows
 from dyhead_det.engine.optim import LearningRate, build_optimizer
@@ -110,7 +115,8 @@ def build_run(
         )
     detector.to(device)
     optimizer = build_optimizer(config.optim, detector, body=detector.backbone.body)
-    steps_per_epoch = math.ceil(len(train_data) / config.train.batch_size)
+    num_samples = samples_per_epoch(len(train_data), image_counts(config.data.sampling, train_data))
+    steps_per_epoch = math.ceil(num_samples / config.train.batch_size)
     num_steps = config.train.steps or (config.train.epochs or 0) * steps_per_epoch
     return Run(
         config=config,
