@@ -106,7 +106,7 @@ def test_regions_are_pooled_from_the_level_of_their_size(side, level):
     box = torch.tensor([[0.0, 0.0, side, side]])
     pooled = pool(maps, [box], [(1024, 1024)])
     assert pooled.shape == (1, 1, 7, 7)
-    assert pooled[0, 0, 0, 0] == level
+    assert pooled[0, 0, 0, 0].item() == pytest.approx(level)
 
 
 def test_pooling_is_shifted_by_half_a_pixel():

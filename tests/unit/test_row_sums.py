@@ -42,3 +42,11 @@ def test_no_sums_add_nothing() -> None:
     grad_rows = torch.zeros_like(rows)
     add_to_rows(grad_rows, index[:0], weights[:0], nothing)
     assert not grad_rows.any()
+
+
+def test_sums_of_no_rows_are_zero() -> None:
+    rows, index, weights = operands()
+    assert torch.equal(sum_rows(rows, index[:, :0], weights[:, :0]), torch.zeros(40, 3).double())
+    grad_rows = torch.zeros_like(rows)
+    add_to_rows(grad_rows, index[:, :0], weights[:, :0], torch.ones(40, 3).double())
+    assert not grad_rows.any()

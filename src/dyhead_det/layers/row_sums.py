@@ -23,6 +23,8 @@ def sum_rows(rows: Tensor, index: Tensor, weights: Tensor) -> Tensor:
         index: rows to sum, (..., K) int32 or int64; N is the product of what stands before K.
         weights: like ``index``, in the type of the rows.
     """
+    if index.shape[-1] == 0:  # embedding_bag needs something in its bags
+        return rows.new_zeros(index.shape[:-1].numel(), rows.shape[1])
     return F.embedding_bag(
         index.flatten(0, -2), rows.detach(), per_sample_weights=weights.flatten(0, -2), mode="sum"
     )
@@ -30,6 +32,8 @@ def sum_rows(rows: Tensor, index: Tensor, weights: Tensor) -> Tensor:
 
 def add_to_rows(grad_rows: Tensor, index: Tensor, weights: Tensor, grad_sums: Tensor) -> None:
     """Add the gradient (N, C) of the sums to that of the table, (R, C), in place."""
+    if index.numel() == 0:
+        return
     destination, order = index.flatten().sort(stable=True)
     touched, counts = torch.unique_consecutive(destination, return_counts=True)
     summed = F.embedding_bag(

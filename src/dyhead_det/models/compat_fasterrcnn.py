@@ -17,9 +17,10 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork
-from torchvision.ops import batched_nms, box_area, clip_boxes_to_image, roi_align
+from torchvision.ops import batched_nms, box_area, clip_boxes_to_image
 
 from dyhead_det.config import FasterRCNNConfig
+from dyhead_det.layers.roi_align import pool_by_level, regions_of
 
 
 class OriginalRegionProposalNetwork(RegionProposalNetwork):  # type: ignore[misc]  # untyped base
@@ -86,23 +87,15 @@ class OriginalRoIAlign(nn.Module):
             image_shapes: Not needed: strides are known.
         """
         del image_shapes
-        all_boxes = torch.cat(boxes)
-        image_index = [torch.full_like(each[:, :1], index) for index, each in enumerate(boxes)]
-        regions = torch.cat([torch.cat(image_index), all_boxes], dim=1)  # (N, 5)
-        levels = self._level_of(all_boxes)
-        first = maps[self.level_names[0]]
-        pooled = first.new_zeros(regions.shape[0], first.shape[1], *self.output_size)
-        for level, name in enumerate(self.level_names):
-            chosen = (levels == level).nonzero().flatten()
-            pooled[chosen] = roi_align(
-                maps[name],
-                regions[chosen].to(first.dtype),
-                self.output_size,
-                spatial_scale=2.0 ** -(self.finest_level + level),
-                sampling_ratio=0,  # as many as a bin has pixels
-                aligned=True,
-            ).to(first.dtype)
-        return pooled
+        return pool_by_level(
+            [maps[name] for name in self.level_names],
+            regions_of(boxes),
+            self._level_of(torch.cat(boxes)),
+            [2.0 ** -(self.finest_level + level) for level in range(len(self.level_names))],
+            output_size=self.output_size,
+            sampling_ratio=0,  # as many as a bin has pixels
+            aligned=True,
+        )
 
     def _level_of(self, boxes: Tensor) -> Tensor:
         """Return the position in `level_names` for each box, (N,).

@@ -11,7 +11,6 @@ from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
-from torchvision.ops import MultiScaleRoIAlign
 
 from dyhead_det.config import (
     ATSSConfig,
@@ -22,6 +21,7 @@ from dyhead_det.config import (
     RetinaNetConfig,
 )
 from dyhead_det.contracts import Prediction, Target
+from dyhead_det.layers.roi_align import PyramidRoIAlign
 from dyhead_det.models.atss import ATSS, ATSSHead, SquareAnchors
 from dyhead_det.models.compat import with_original_conventions
 from dyhead_det.models.image_seeds import seed_by_image
@@ -176,8 +176,9 @@ def _build_fasterrcnn(
     num_classes: int,
     size_divisible: int,
 ) -> Detector:
-    roi_align = MultiScaleRoIAlign(
-        featmap_names=list(backbone.levels.names[:-1]), output_size=7, sampling_ratio=2
+    # P6 is for the proposals only.
+    roi_align = PyramidRoIAlign(
+        backbone.levels.names[:-1], finest_level=2, output_size=7, sampling_ratio=2
     )
     box_head = TwoMLPHead(
         backbone.out_channels * roi_align.output_size[0] ** 2, config.box_head_channels
