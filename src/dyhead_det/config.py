@@ -328,11 +328,21 @@ class ModelConfig(Section):
         return self
 
 
+class AutoScaleLRConfig(Section):
+    """Multiply `lr` by `train.batch_size` / `base_batch_size`."""
+
+    base_batch_size: Count = 16
+
+
 class OptimConfig(Section):
-    """Optimizer and its parameter groups."""
+    """Optimizer and its parameter groups.
+
+    `auto_scale_lr`: take `lr` for that of another batch size; null takes it as it is.
+    """
 
     name: Literal["sgd", "adamw"] = "sgd"
     lr: Positive = 0.02
+    auto_scale_lr: AutoScaleLRConfig | None = None
     momentum: Fraction = 0.9
     weight_decay: NonNegative = 1e-4
     decay_norms_and_biases: bool = True
@@ -351,6 +361,40 @@ class ScheduleConfig(Section):
     final_lr_factor: Fraction = 0.0
 
 
+class EMAConfig(Section):
+    """The moving average of the weights, which is evaluated and kept in place of the weights.
+
+    `decay`: the share of the average that each step keeps. `warmup`: less in the first steps, so
+    that it reaches back over a ninth of the run so far. `evaluate_raw`: score the weights that are
+    trained as well, as `raw/AP`.
+    """
+
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.9998
+    warmup: bool = True
+    evaluate_raw: bool = False
+
+
+class EarlyStoppingConfig(Section):
+    """End a run when AP has not risen by more than `min_delta` in `patience` evaluations."""
+
+    patience: Count = 5
+    min_delta: Fraction = 0.0
+
+
+class FreezeConfig(Section):
+    """Keep the body as it is for the first epochs or steps of a run."""
+
+    body_epochs: Count | None = None
+    body_steps: Count | None = None
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "FreezeConfig":
+        if (self.body_epochs is None) == (self.body_steps is None):
+            msg = "give how long the body is frozen as either `body_epochs` or `body_steps`"
+            raise ValueError(msg)
+        return self
+
+
 class TrainConfig(Section):
     """Length and manner of a training run.
 
@@ -363,6 +407,9 @@ class TrainConfig(Section):
     steps: Count | None = None
     batch_size: Count = 16
     accumulate: Count = 1
+    ema: EMAConfig | None = None
+    early_stopping: EarlyStoppingConfig | None = None
+    freeze: FreezeConfig | None = None
     amp: Literal["off", "bf16", "fp16"] = "off"
     eval_every_epochs: Count = 1
     log_every_steps: Count = 20
@@ -397,6 +444,13 @@ class RunConfig(Section):
     schedule: ScheduleConfig = ScheduleConfig()
     train: TrainConfig
     eval: EvalConfig = EvalConfig()
+
+    @model_validator(mode="after")
+    def _can_stop_early(self) -> "RunConfig":
+        if self.train.early_stopping is not None and self.data.val is None:
+            msg = "train.early_stopping: needs validation data; give data.val or write null"
+            raise ValueError(msg)
+        return self
 
 
 def parse_config(raw: dict[str, Any]) -> RunConfig:

@@ -195,7 +195,7 @@ def _describe(details: ErrorDetails, kind: type[Section]) -> str:
         inner, colon, rest = message.partition(": ")
         is_section = isinstance(details["input"], dict)
         if is_section:
-            return f"{key}.{inner}: {rest}" if colon else f"{key}: {message}"
+            return f"{'.'.join([*keys, inner])}: {rest}" if colon else f"{key}: {message}"
         return f"{key}: {found} is unknown; {message}"
     return f"{key}: {found} is not {message}"
 

@@ -4,8 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from dyhead_det.config import OptimConfig, ScheduleConfig
-from dyhead_det.engine.optim import LearningRate, build_optimizer, learning_rate_factor
+from dyhead_det.config import AutoScaleLRConfig, OptimConfig, ScheduleConfig
+from dyhead_det.engine.optim import (
+    LearningRate,
+    build_optimizer,
+    learning_rate_factor,
+    scaled_lr,
+)
 
 
 def model():
@@ -15,7 +20,8 @@ def model():
 
 def groups_of(**settings):
     network = model()
-    optimizer = build_optimizer(OptimConfig(**settings), network, body=network["body"])
+    config = OptimConfig(**settings)
+    optimizer = build_optimizer(config, network, body=network["body"], lr=config.lr)
     return optimizer, [
         (sorted(tuple(p.shape) for p in group["params"]), group["lr"], group["weight_decay"])
         for group in optimizer.param_groups
@@ -42,7 +48,7 @@ def test_the_body_has_its_own_rate_and_norms_and_biases_need_not_decay():
 def test_frozen_parameters_are_left_out():
     network = model()
     network["body"].requires_grad_(False)
-    optimizer = build_optimizer(OptimConfig(), network, body=network["body"])
+    optimizer = build_optimizer(OptimConfig(), network, body=network["body"], lr=0.1)
     assert sum(len(group["params"]) for group in optimizer.param_groups) == 2
 
 
@@ -50,6 +56,15 @@ def test_frozen_parameters_are_left_out():
 def test_the_optimizer_is_the_one_named(name, kind):
     optimizer, _ = groups_of(name=name)
     assert isinstance(optimizer, kind)
+
+
+def test_the_rate_is_in_proportion_to_the_batch_only_when_asked(caplog):
+    caplog.set_level("INFO")
+    assert scaled_lr(OptimConfig(lr=0.02), batch_size=2) == 0.02
+    assert not caplog.messages
+    asked = OptimConfig(lr=0.02, auto_scale_lr=AutoScaleLRConfig(base_batch_size=16))
+    assert scaled_lr(asked, batch_size=2) == pytest.approx(0.0025)
+    assert "lr 0.02 for 16 images a step becomes 0.0025 for 2" in caplog.text
 
 
 def test_the_published_schedule():

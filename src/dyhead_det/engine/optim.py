@@ -1,5 +1,6 @@
 """Optimizer with parameter groups, and the learning rate as a function of the step."""
 
+import logging
 import math
 from typing import Any
 
@@ -8,9 +9,32 @@ from torch import nn
 
 from dyhead_det.config import OptimConfig, ScheduleConfig
 
+logger = logging.getLogger(__name__)
+
+
+def scaled_lr(config: OptimConfig, *, batch_size: int) -> float:
+    """Return the learning rate for a batch size: in proportion to it under `auto_scale_lr`.
+
+    Args:
+        config: The optimizer's section.
+        batch_size: Images per step, of all parts and processes together.
+    """
+    if config.auto_scale_lr is None:
+        return config.lr
+    base = config.auto_scale_lr.base_batch_size
+    lr = config.lr * batch_size / base
+    logger.info(
+        "optim.auto_scale_lr: lr %g for %d images a step becomes %g for %d",
+        config.lr,
+        base,
+        lr,
+        batch_size,
+    )
+    return lr
+
 
 def build_optimizer(
-    config: OptimConfig, model: nn.Module, *, body: nn.Module
+    config: OptimConfig, model: nn.Module, *, body: nn.Module, lr: float
 ) -> torch.optim.Optimizer:
     """Build SGD or AdamW over every parameter that trains.
 
@@ -26,7 +50,7 @@ def build_optimizer(
     settings: list[dict[str, Any]] = [
         {
             "params": parameters,
-            "lr": config.lr * (config.body_lr_factor if is_body else 1.0),
+            "lr": lr * (config.body_lr_factor if is_body else 1.0),
             "weight_decay": config.weight_decay if is_decayed else 0.0,
         }
         for (is_body, is_decayed), parameters in groups.items()

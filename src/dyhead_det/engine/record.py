@@ -100,12 +100,26 @@ class RunRecord(AbstractContextManager["RunRecord"]):
             self._advise(row["data_share"] or 0.0)
 
     def evaluated(
-        self, result: EvalResult, detections: Sequence[CocoResult], *, is_best: bool
+        self,
+        result: EvalResult,
+        detections: Sequence[CocoResult],
+        *,
+        is_best: bool,
+        raw: EvalResult | None = None,
     ) -> None:
-        """Write down the numbers of an evaluation, of each class too; draw what the best finds."""
+        """Write down the numbers of an evaluation, of each class too; draw what the best finds.
+
+        Args:
+            result: Of the detector, or of the average of its weights.
+            detections: Of the same.
+            is_best: Whether none was better before.
+            raw: With an average, of the weights that are trained, if they were evaluated.
+        """
         run = self._run
         of_classes = {f"AP/{line.name}": line.AP for line in result.classes}
-        self.add({"step": run.step, "epoch": run.epoch, **result.metrics, **of_classes})
+        of_raw = {} if raw is None else {f"raw/{k}": value for k, value in raw.metrics.items()}
+        row = {**result.metrics, **of_classes, **of_raw}
+        self.add({"step": run.step, "epoch": run.epoch, **row})
         if is_best and run.val_data is not None:
             with self._spared("validation.png"):
                 picture = draw_validation(run.val_data, detections)

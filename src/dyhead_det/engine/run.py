@@ -5,10 +5,12 @@ import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import torch
+from torch.optim.swa_utils import AveragedModel
 
-from dyhead_det.config import RunConfig, changed_keys, to_plain
+from dyhead_det.config import EarlyStoppingConfig, FreezeConfig, RunConfig, changed_keys, to_plain
 from dyhead_det.data.coco import CocoDataset
 from dyhead_det.data.samplers import samples_per_epoch
 from dyhead_det.engine.checkpoint import Checkpoint, save_checkpoint
@@ -17,9 +19,12 @@ from dyhead_det.engine.datasets import (
     load_training_data,
     load_validation_data,
 )
+from dyhead_det.engine.ema import build_ema
 from dyhead_det.engine.evaluate import match_categories
+from dyhead_det.engine.frozen_body import FrozenBody
 from dyhead_det.engine.metrics_file import keep_rows
-from dyhead_det.engine.optim import LearningRate, build_optimizer
+from dyhead_det.engine.optim import LearningRate, build_optimizer, scaled_lr
+from dyhead_det.engine.patience import Patience
 from dyhead_det.engine.stopwatch import SAVING, Stopwatch
 from dyhead_det.errors import CheckpointError, ConfigError
 from dyhead_det.models.detectors import Detector, build_detector
@@ -57,6 +62,9 @@ class Run:
     scaler: torch.amp.GradScaler
     steps_per_epoch: int
     num_steps: int
+    frozen_body: FrozenBody
+    ema: AveragedModel | None
+    patience: Patience | None
 
     step: int = 0
     evaluated_step: int = 0
@@ -71,6 +79,17 @@ class Run:
     def epoch(self) -> float:
         """How often the data have been seen."""
         return self.step / self.steps_per_epoch
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no step is to follow: the last one is done, or patience has come to its end."""
+        stops_early = self.patience is not None and self.patience.is_over
+        return self.step >= self.num_steps or stops_early
+
+    @property
+    def tested_detector(self) -> Detector:
+        """What is evaluated and kept: with EMA the average, else what is trained."""
+        return self.detector if self.ema is None else cast("Detector", self.ema.module)
 
     @property
     def last_path(self) -> Path:
@@ -114,7 +133,12 @@ def build_run(
             config=config.model,
         )
     detector.to(device)
-    optimizer = build_optimizer(config.optim, detector, body=detector.backbone.body)
+    optimizer = build_optimizer(
+        config.optim,
+        detector,
+        body=detector.backbone.body,
+        lr=scaled_lr(config.optim, batch_size=config.train.batch_size),
+    )
     num_samples = samples_per_epoch(len(train_data), image_counts(config.data.sampling, train_data))
     steps_per_epoch = math.ceil(num_samples / config.train.batch_size)
     num_steps = config.train.steps or (config.train.epochs or 0) * steps_per_epoch
@@ -130,7 +154,23 @@ def build_run(
         scaler=torch.amp.GradScaler(device.type, enabled=config.train.amp == "fp16"),
         steps_per_epoch=steps_per_epoch,
         num_steps=num_steps,
+        frozen_body=_frozen_body(config.train.freeze, detector, steps_per_epoch=steps_per_epoch),
+        ema=None if config.train.ema is None else build_ema(config.train.ema, detector),
+        patience=_patience(config.train.early_stopping),
     )
+
+
+def _frozen_body(
+    config: FreezeConfig | None, detector: Detector, *, steps_per_epoch: int
+) -> FrozenBody:
+    num_steps = 0
+    if config is not None:
+        num_steps = config.body_steps or (config.body_epochs or 0) * steps_per_epoch
+    return FrozenBody(detector.backbone.body, num_steps=num_steps)
+
+
+def _patience(config: EarlyStoppingConfig | None) -> Patience | None:
+    return None if config is None else Patience(config.patience, config.min_delta)
 
 
 def save_last(run: Run) -> None:
@@ -141,7 +181,11 @@ def save_last(run: Run) -> None:
 
 
 def capture(run: Run, *, with_training: bool) -> Checkpoint:
-    """Return what a checkpoint of this moment holds; `best.pt` goes without the training state."""
+    """Return what a checkpoint of this moment holds; `best.pt` goes without the training state.
+
+    With EMA its model is the average, and the weights that are trained are part of the training
+    state.
+    """
     training = {
         "optimizer": run.optimizer.state_dict(),
         "scaler": run.scaler.state_dict(),
@@ -150,11 +194,18 @@ def capture(run: Run, *, with_training: bool) -> Checkpoint:
         "sums": run.sums,
         "num_summed": run.num_summed,
         "num_images": len(run.train_data),
+        "patience": None if run.patience is None else run.patience.state_dict(),
+        "ema": None,
     }
+    if run.ema is not None:
+        training["ema"] = {
+            "num_averaged": int(run.ema.n_averaged),
+            "trained_model": run.detector.state_dict(),
+        }
     return Checkpoint(
         config=run.config,
         categories=run.train_data.categories,
-        model=run.detector.state_dict(),
+        model=run.tested_detector.state_dict(),
         step=run.step,
         metrics=run.metrics,
         training=training if with_training else None,
@@ -185,7 +236,12 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
             f"{len(run.train_data)}; start a new run with another --out"
         )
         raise CheckpointError(msg)
-    run.detector.load_state_dict(checkpoint.model)
+    run.tested_detector.load_state_dict(checkpoint.model)
+    if run.ema is not None:
+        run.detector.load_state_dict(training["ema"]["trained_model"])
+        run.ema.n_averaged.fill_(training["ema"]["num_averaged"])
+    if run.patience is not None:
+        run.patience.load_state_dict(training["patience"])
     run.optimizer.load_state_dict(training["optimizer"])
     run.scaler.load_state_dict(training["scaler"])
     run.step, run.metrics = checkpoint.step, checkpoint.metrics

@@ -31,6 +31,7 @@ def train_step(run: Run, images: list[Tensor], targets: list[Target]) -> tuple[f
     """
     seed = mix_seeds(run.config.seed, run.step)
     lr = run.learning_rate.set(run.step)
+    run.frozen_body.set(run.step)
     run.optimizer.zero_grad(set_to_none=True)
     parts = _split(images, targets, run.config.train.accumulate)
     sums: dict[str, Tensor] = {}
@@ -47,6 +48,8 @@ def train_step(run: Run, images: list[Tensor], targets: list[Target]) -> tuple[f
     values = _finite_values(run, sums, targets)
     run.scaler.step(run.optimizer)
     run.scaler.update()
+    if run.ema is not None and not values.get("skipped"):
+        run.ema.update_parameters(run.detector)
     for name, value in values.items():
         run.sums[name] = run.sums.get(name, 0.0) + value
     run.num_summed += 1

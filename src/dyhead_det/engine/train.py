@@ -17,6 +17,7 @@ from dyhead_det.config_file import to_yaml
 from dyhead_det.data.coco import CocoDataset
 from dyhead_det.data.loaders import DetectionLoader
 from dyhead_det.engine.checkpoint import load_checkpoint, save_checkpoint
+from dyhead_det.engine.coco_scores import CocoResult, EvalResult
 from dyhead_det.engine.evaluate import evaluate_detector
 from dyhead_det.engine.loading import evaluation_loader, training_loader
 from dyhead_det.engine.progress import TrainProgress, memory_gib
@@ -27,6 +28,7 @@ from dyhead_det.engine.stopping import StopRequested, StopSignals
 from dyhead_det.engine.stopwatch import EVALUATION, LOADING, SAVING, STEPS
 from dyhead_det.errors import ConfigError, StoppedError
 from dyhead_det.files import written_whole
+from dyhead_det.models.detectors import Detector
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +93,7 @@ def train(
     with written_whole(out / "config.yaml") as unfinished:
         unfinished.write_text(to_yaml(config), encoding="utf-8")
     _tell_start(run)
-    was_finished = run.step == run.num_steps and run.evaluated_step == run.step
+    was_finished = run.is_over and run.evaluated_step == run.step
     if not was_finished:
         _run_to_the_end(run)
     result_path = run.best_path if run.best else run.last_path
@@ -133,7 +135,7 @@ def _run_to_the_end(run: Run) -> None:
                     with run.stopwatch.part(EVALUATION):
                         _evaluate(run, run.val_data, stop, record)
                     save_last(run)
-                if run.step == run.num_steps:
+                if run.is_over:
                     break
                 _train_one_epoch(run, loader, stop, progress, record)
             if run.val_data is None:
@@ -201,18 +203,11 @@ def _is_evaluation_due(run: Run) -> bool:
 
 def _evaluate(run: Run, data: CocoDataset, stop: StopSignals, record: RunRecord) -> None:
     """Score the detector on the validation data; keep the checkpoint if it is the best."""
-    loader = evaluation_loader(
-        run.config.data, data, run.device, batch_size=run.config.eval.batch_size
-    )
-    result, detections = evaluate_detector(
-        run.detector,
-        stop.watch(loader),
-        ground_truth=data.ground_truth(),
-        categories=run.train_data.categories,
-        device=run.device,
-        backend=run.config.eval.backend,
-        progress=True,
-    )
+    config = run.config.train
+    result, detections = _score(run, run.tested_detector, data, stop)
+    raw = None
+    if config.ema is not None and config.ema.evaluate_raw:
+        raw, _ = _score(run, run.detector, data, stop)
     run.metrics = result.metrics
     run.evaluated_step = run.step
     is_best = not run.best or result.ap > (run.best["AP"] or 0.0)
@@ -228,4 +223,29 @@ def _evaluate(run: Run, data: CocoDataset, stop: StopSignals, record: RunRecord)
         result.metrics["AP50"] or 0.0,
         " (best)" if is_best else "",
     )
-    record.evaluated(result, detections, is_best=is_best)
+    record.evaluated(result, detections, is_best=is_best, raw=raw)
+    if run.patience is not None:
+        run.patience.note(result.ap)
+        if run.patience.is_over:
+            logger.info(
+                "train.early_stopping: AP has not risen by more than %g in %d evaluations",
+                run.patience.min_delta,
+                run.patience.patience,
+            )
+
+
+def _score(
+    run: Run, detector: Detector, data: CocoDataset, stop: StopSignals
+) -> tuple[EvalResult, list[CocoResult]]:
+    loader = evaluation_loader(
+        run.config.data, data, run.device, batch_size=run.config.eval.batch_size
+    )
+    return evaluate_detector(
+        detector,
+        stop.watch(loader),
+        ground_truth=data.ground_truth(),
+        categories=run.train_data.categories,
+        device=run.device,
+        backend=run.config.eval.backend,
+        progress=True,
+    )

@@ -6,6 +6,7 @@ swallows misspelled keywords. Both stay in this file: outside, labels are 0..K-1
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -60,6 +61,8 @@ class Detector(nn.Module):
         self.num_classes = num_classes
         self.first_label = first_label
         self.image_seeds = seed_by_image(network)
+        if isinstance(network, FasterRCNN):
+            network.roi_heads.add_gt_proposals = _proposals_to_learn_from
 
     @property
     def backbone(self) -> PyramidBackbone:
@@ -298,6 +301,16 @@ def _build_atss(
         clip=config.clip,
     )
     return Detector(network, num_classes=num_classes, first_label=0)
+
+
+def _proposals_to_learn_from(proposals: list[Tensor], boxes: list[Tensor]) -> list[Tensor]:
+    """Add the true boxes of an image to its proposals, as torchvision does; leave none without any.
+
+    Without a single proposal, as `rpn_score_thresh` may leave it, the losses would be NaN; a pixel
+    of an image without objects is an example of background.
+    """
+    joined = [torch.cat(pair) for pair in zip(proposals, boxes, strict=True)]
+    return [found if len(found) else found.new_tensor([[0, 0, 1, 1]]) for found in joined]
 
 
 def _sizes(config: InputConfig) -> tuple[int, ...]:

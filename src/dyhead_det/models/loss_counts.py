@@ -47,7 +47,8 @@ def loss_counts(
     detector.image_seeds.start(seed, targets)
     # Nobody looks at a pixel: images without memory are resized at no cost.
     images = [torch.empty(3, *size_hw, device="meta") for size_hw in sizes_hw]
-    batch, resized = network.transform(images, detector.to_torchvision(targets))
+    # Not called as a module: hooks expect a batch that is going to be trained on.
+    batch, resized = network.transform.forward(images, detector.to_torchvision(targets))
     height, width = batch.tensors.shape[-2:]
     maps = [
         num_images.new_empty(1, 1, -(-height // stride), -(-width // stride))

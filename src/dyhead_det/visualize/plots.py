@@ -15,7 +15,7 @@ Row = Mapping[str, float | int | None]
 # Epoch and value of each point.
 Curve = tuple[list[float], list[float]]
 
-SCORES = ("AP", "AP50", "AP75")
+SCORES = ("AP", "AP50", "AP75", "raw/AP")
 # From so many points on, noise hides where a curve goes.
 _MANY = 60
 

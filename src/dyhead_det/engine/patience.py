@@ -1,0 +1,40 @@
+"""Early stopping: how long a run goes on without getting better."""
+
+from dataclasses import asdict, dataclass
+
+
+@dataclass(slots=True)
+class Patience:
+    """Counts the evaluations since AP last rose.
+
+    patience: evaluations without a rise after which the run ends.
+    min_delta: what AP must rise by to count.
+    reference: AP of the last rise.
+    num_without_rise: evaluations since.
+    """
+
+    patience: int
+    min_delta: float
+    reference: float | None = None
+    num_without_rise: int = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the run shall end."""
+        return self.num_without_rise >= self.patience
+
+    def note(self, ap: float) -> None:
+        """Take in the result of an evaluation."""
+        if self.reference is None or ap > self.reference + self.min_delta:
+            self.reference, self.num_without_rise = ap, 0
+        else:
+            self.num_without_rise += 1
+
+    def state_dict(self) -> dict[str, float | int | None]:
+        """Return what a checkpoint keeps."""
+        return asdict(self)
+
+    def load_state_dict(self, state: dict[str, float | int | None]) -> None:
+        """Go on from what `state_dict` returned."""
+        self.reference = state["reference"]
+        self.num_without_rise = int(state["num_without_rise"] or 0)
