@@ -401,6 +401,8 @@ class TrainConfig(Section):
     `batch_size`: images per step of the optimizer. `accumulate`: take them in this many parts, one
     after the other, to save memory.
     `tensorboard`: also write what metrics.jsonl holds for TensorBoard, an extra.
+    `save_every_*`: when `last.pt` is written besides before and after every evaluation.
+    `keep_every_epochs`: also keep the checkpoint of every K-th epoch as `epoch_<number>.pt`.
     """
 
     epochs: Count | None = None
@@ -414,7 +416,10 @@ class TrainConfig(Section):
     eval_every_epochs: Count = 1
     log_every_steps: Count = 20
     tensorboard: bool = False
-    save_every_minutes: Positive = 10.0
+    save_every_epochs: Count | None = 1
+    save_every_steps: Count | None = None
+    save_every_minutes: Positive | None = 10.0
+    keep_every_epochs: Count | None = None
 
     @model_validator(mode="after")
     def _one_length(self) -> "TrainConfig":

@@ -5,7 +5,9 @@ DyHeadDetError (1)
 |-- DatasetError (3)           annotations or images that cannot be used
 |-- CheckpointError (4)        a weight file that is missing, damaged or of another kind
 |-- TrainingError (6)          a run that cannot go on
-|   `-- NonFiniteLossError (5) a loss became NaN or infinite
+|   |-- NonFiniteLossError (5) a loss became NaN or infinite
+|   |-- OutOfMemoryError (8)   the batch or the model does not fit into memory
+|   `-- WorkerDiedError        a process that reads images was killed or crashed
 |-- ExportError (7)            a model that cannot be exported
 `-- StoppedError (128 + n)     stopped by signal n: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP
 """
@@ -45,6 +47,16 @@ class NonFiniteLossError(TrainingError):
     """A loss became NaN or infinite."""
 
     exit_code = 5
+
+
+class OutOfMemoryError(TrainingError):
+    """A batch or the model does not fit into memory."""
+
+    exit_code = 8
+
+
+class WorkerDiedError(TrainingError):
+    """A process that reads images was killed or crashed."""
 
 
 class ExportError(DyHeadDetError):

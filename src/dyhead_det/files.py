@@ -1,13 +1,18 @@
 """Files that are written whole or not at all."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_UNFINISHED = ".unfinished"
+
 
 @contextmanager
-def written_whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
+def written_whole(
+    path: Path, *, durable: bool = False, previous: Path | None = None
+) -> Iterator[Path]:
     """Give another name to write under, and rename it to `path` at the end.
 
     Whatever happens in between, the file at `path` is complete: the old one or the new one.
@@ -15,17 +20,36 @@ def written_whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
     Args:
         path: The final name.
         durable: Also force file and folder to the disk, so that a power loss takes neither.
+        previous: Where the old file is kept, from when the new one is complete.
     """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}{_UNFINISHED}")
+    unfinished.unlink(missing_ok=True)  # it may be a second name of a file that is still needed
     try:
         yield unfinished
         if durable:
             _sync(unfinished)
+        if previous is not None and path.exists():
+            link_or_copy(path, previous)
         unfinished.replace(path)
         if durable and os.name == "posix":  # elsewhere a folder cannot be opened
             _sync(path.parent)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def link_or_copy(path: Path, other: Path) -> None:
+    """Give a file that is never changed in place a second name, whoever had that before."""
+    with written_whole(other) as unfinished:
+        try:
+            os.link(path, unfinished)
+        except OSError:  # not every file system has links
+            shutil.copyfile(path, unfinished)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what `written_whole` left where it was killed; nobody may be writing there."""
+    for path in folder.glob(f".*{_UNFINISHED}"):
+        path.unlink()
 
 
 def _sync(path: Path) -> None:

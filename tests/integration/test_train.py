@@ -134,7 +134,9 @@ def test_a_stopped_and_resumed_run_ends_with_the_bytes_of_one_that_was_not(
     config = make_config(tiny_dataset)
     run(config, tmp_path / "straight")
     stop_after(3, number)
-    with pytest.raises(StoppedError, match=r"after step 3 of 6; saved in .*last\.pt") as caught:
+    with pytest.raises(
+        StoppedError, match=r"after step 3 of 6; step 3 is saved in .*last\.pt"
+    ) as caught:
         run(config, tmp_path / "stopped")
     assert caught.value.exit_code == exit_code
     monkeypatch.undo()

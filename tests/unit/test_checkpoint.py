@@ -44,7 +44,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch)
     save_checkpoint(path, make_checkpoint(step=1))
 
     def fail_half_way(_content, file):
-        file.write_bytes(b"half")
+        file.write(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint_module.torch, "save", fail_half_way)

@@ -14,7 +14,7 @@ app = typer.Typer(
     name="dyhead-det",
     help="DyHead object detectors on torchvision: train, evaluate, predict.",
     epilog="Exit codes: 0 done, 2 usage or configuration, 3 data, 4 checkpoint, 5 loss not "
-    "finite, 6 training, 7 export, 130 Ctrl-C, 143 SIGTERM, 1 anything else.",
+    "finite, 6 training, 7 export, 8 out of memory, 130 Ctrl-C, 143 SIGTERM, 1 anything else.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -72,10 +72,13 @@ class _BarFriendlyHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         tqdm = sys.modules.get("tqdm")
         line = self.format(record)
-        if tqdm is None:
-            sys.stderr.write(line + "\n")
-        else:
-            tqdm.tqdm.write(line, file=sys.stderr)
+        try:
+            if tqdm is None:
+                sys.stderr.write(line + "\n")
+            else:
+                tqdm.tqdm.write(line, file=sys.stderr)
+        except OSError:  # a full disk or a closed pipe behind stderr must not end a run
+            self.handleError(record)
 
 
 class _Formatter(logging.Formatter):

@@ -29,6 +29,7 @@ Crowd regions stay in the table and in the ground truth; they are never training
 """
 
 import gc
+import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -111,6 +112,14 @@ class CocoDataset:
             "labels": torch.from_numpy(self.labels[rows]),
             "image_id": int(self.image_ids[index]),
         }
+
+    def digest(self) -> str:
+        """Return a checksum of all that training takes from the table."""
+        names = "\0".join([*self.categories.names, *self.file_names.tolist()])
+        checksum = hashlib.sha256(names.encode())
+        for column in (self.sizes_wh, self.offsets, self.boxes_xywh, self.labels, self.is_crowd):
+            checksum.update(np.ascontiguousarray(column).data)
+        return checksum.hexdigest()
 
     def without_empty_images(self) -> "CocoDataset":
         """Return only the images that have something to find: crowds alone do not count."""

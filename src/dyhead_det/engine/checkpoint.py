@@ -1,5 +1,7 @@
 """Checkpoints: plain tensors and values, written whole or not at all, read without running code."""
 
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,16 @@ from dyhead_det.models.weights import read_torch_file
 FORMAT = "dyhead-det"
 VERSION = 1
 
+# What `zipfile` raises for one or the other wrong byte, besides its own error.
+_DAMAGES = (
+    zipfile.BadZipFile,
+    zlib.error,
+    OSError,
+    EOFError,
+    RuntimeError,  # NotImplementedError too
+    ValueError,
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
@@ -37,8 +49,13 @@ class Checkpoint:
     training: dict[str, Any] | None = None
 
 
-def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+def save_checkpoint(path: Path, checkpoint: Checkpoint, *, previous: Path | None = None) -> None:
     """Write a checkpoint, whole or not at all, and force it to the disk.
+
+    Args:
+        path: Where to.
+        checkpoint: What to write.
+        previous: Where to keep the checkpoint that was at `path`.
 
     Raises:
         OSError: If the disk is full or the folder cannot be written.
@@ -53,8 +70,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "metrics": checkpoint.metrics,
         "training": checkpoint.training,
     }
-    with written_whole(path, durable=True) as unfinished:
-        torch.save(content, unfinished)
+    with written_whole(path, durable=True, previous=previous) as unfinished:
+        _write(content, unfinished)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -63,6 +80,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: If the file is missing, damaged, unsafe, of another program or version.
     """
+    if zipfile.is_zipfile(path) and (damage := find_damage(path)):
+        msg = f"{path}: damaged: {damage}"
+        raise CheckpointError(msg)
     content = read_torch_file(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         likeness = looks_like(content, named_tensors(content))
@@ -86,3 +106,30 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except (KeyError, ValidationError) as error:
         msg = f"{path}: incomplete or of another version of dyhead-det: {error}"
         raise CheckpointError(msg) from error
+
+
+def find_damage(path: Path) -> str | None:
+    """Compare what a file of PyTorch holds with its checksums, which PyTorch does not do.
+
+    Returns:
+        What is wrong, a missing file included; None where nothing is.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            member = archive.testzip()
+    except PermissionError:
+        return None
+    except _DAMAGES as error:
+        return str(error)
+    return None if member is None else f"the checksum of {member} does not fit"
+
+
+def _write(content: object, path: Path) -> None:
+    """Write a file of PyTorch; given a path itself, PyTorch would not tell that a disk is full."""
+    with path.open("wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from error
+            raise

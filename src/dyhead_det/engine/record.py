@@ -19,7 +19,7 @@ from dyhead_det.engine.coco_scores import CocoResult, EvalResult
 from dyhead_det.engine.environment import describe_environment, num_cores
 from dyhead_det.engine.loading_advice import loading_advice
 from dyhead_det.engine.metrics_csv import write_csv
-from dyhead_det.engine.metrics_file import Row, append_row, read_rows
+from dyhead_det.engine.metrics_file import Row, read_rows
 from dyhead_det.engine.pictures import ModelInput, call_with_next_batch, draw_batch, draw_validation
 from dyhead_det.engine.progress import TrainProgress, memory_gib
 from dyhead_det.engine.report import RunFacts, Timing, report_text
@@ -89,7 +89,7 @@ class RunRecord(AbstractContextManager["RunRecord"]):
 
     def add(self, row: Row) -> None:
         """Add losses or COCO numbers to metrics.jsonl, and to TensorBoard where it is asked for."""
-        append_row(self._run.metrics_path, row)
+        self._run.metrics_file.append(row)
         if self._board is not None:
             board, self._board = self._board, None  # one warning is enough
             with self._spared("tensorboard"):

@@ -5,7 +5,7 @@ import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch.optim.swa_utils import AveragedModel
@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 from dyhead_det.config import EarlyStoppingConfig, FreezeConfig, RunConfig, changed_keys, to_plain
 from dyhead_det.data.coco import CocoDataset
 from dyhead_det.data.samplers import samples_per_epoch
-from dyhead_det.engine.checkpoint import Checkpoint, save_checkpoint
+from dyhead_det.engine.checkpoint import Checkpoint
 from dyhead_det.engine.datasets import (
     image_counts,
     load_training_data,
@@ -22,10 +22,11 @@ from dyhead_det.engine.datasets import (
 from dyhead_det.engine.ema import build_ema
 from dyhead_det.engine.evaluate import match_categories
 from dyhead_det.engine.frozen_body import FrozenBody
-from dyhead_det.engine.metrics_file import keep_rows
+from dyhead_det.engine.metrics_file import MetricsFile, keep_rows
 from dyhead_det.engine.optim import LearningRate, build_optimizer, scaled_lr
 from dyhead_det.engine.patience import Patience
-from dyhead_det.engine.stopwatch import SAVING, Stopwatch
+from dyhead_det.engine.run_folder import BEST, LAST, METRICS
+from dyhead_det.engine.stopwatch import Stopwatch
 from dyhead_det.errors import CheckpointError, ConfigError
 from dyhead_det.models.detectors import Detector, build_detector
 from dyhead_det.models.finetune import start_from
@@ -33,6 +34,7 @@ from dyhead_det.models.finetune import start_from
 logger = logging.getLogger(__name__)
 
 # What may differ between a run and its resumption: it changes no weight.
+EVAL_EVERY_EPOCHS = "train.eval_every_epochs"  # unless evaluations can end the run
 HARMLESS_KEYS = (
     "data.root",
     "data.num_workers",
@@ -42,8 +44,11 @@ HARMLESS_KEYS = (
     "eval",
     "train.log_every_steps",
     "train.tensorboard",
+    "train.save_every_epochs",
+    "train.save_every_steps",
     "train.save_every_minutes",
-    "train.eval_every_epochs",
+    "train.keep_every_epochs",
+    EVAL_EVERY_EPOCHS,
 )
 
 
@@ -62,6 +67,7 @@ class Run:
     scaler: torch.amp.GradScaler
     steps_per_epoch: int
     num_steps: int
+    metrics_file: MetricsFile
     frozen_body: FrozenBody
     ema: AveragedModel | None
     patience: Patience | None
@@ -73,6 +79,8 @@ class Run:
     sums: dict[str, float] = field(default_factory=dict)
     num_summed: int = 0
     saved_at: float = field(default_factory=time.monotonic)
+    # Step and evaluated step of the last checkpoint that was written or restored.
+    saved: tuple[int, int] | None = None
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
 
     @property
@@ -92,19 +100,36 @@ class Run:
         return self.detector if self.ema is None else cast("Detector", self.ema.module)
 
     @property
+    def is_finished(self) -> bool:
+        """Whether there is nothing left to train and to evaluate."""
+        is_evaluated = self.val_data is None or self.evaluated_step == self.step
+        return self.is_over and is_evaluated
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether `last.pt` holds just this state."""
+        return self.saved == (self.step, self.evaluated_step)
+
+    @property
     def last_path(self) -> Path:
         """The checkpoint to go on from."""
-        return self.out / "last.pt"
+        return self.out / LAST
 
     @property
     def best_path(self) -> Path:
         """The checkpoint with the best AP so far."""
-        return self.out / "best.pt"
+        return self.out / BEST
 
     @property
     def metrics_path(self) -> Path:
         """Losses and COCO numbers, row by row."""
-        return self.out / "metrics.jsonl"
+        return self.metrics_file.path
+
+    def kept(self) -> str:
+        """Say which step is saved where."""
+        if self.saved is None:
+            return "nothing is saved yet"
+        return f"step {self.saved[0]} is saved in {self.last_path}"
 
 
 def build_run(
@@ -157,6 +182,7 @@ def build_run(
         frozen_body=_frozen_body(config.train.freeze, detector, steps_per_epoch=steps_per_epoch),
         ema=None if config.train.ema is None else build_ema(config.train.ema, detector),
         patience=_patience(config.train.early_stopping),
+        metrics_file=MetricsFile(out / METRICS),
     )
 
 
@@ -173,13 +199,6 @@ def _patience(config: EarlyStoppingConfig | None) -> Patience | None:
     return None if config is None else Patience(config.patience, config.min_delta)
 
 
-def save_last(run: Run) -> None:
-    """Write all that is needed to go on from here."""
-    with run.stopwatch.part(SAVING):
-        save_checkpoint(run.last_path, capture(run, with_training=True))
-    run.saved_at = time.monotonic()
-
-
 def capture(run: Run, *, with_training: bool) -> Checkpoint:
     """Return what a checkpoint of this moment holds; `best.pt` goes without the training state.
 
@@ -194,6 +213,7 @@ def capture(run: Run, *, with_training: bool) -> Checkpoint:
         "sums": run.sums,
         "num_summed": run.num_summed,
         "num_images": len(run.train_data),
+        "data_digest": run.train_data.digest(),
         "patience": None if run.patience is None else run.patience.state_dict(),
         "ema": None,
     }
@@ -223,19 +243,15 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
     if training is None:
         msg = f"{run.last_path}: holds no state of a run to go on with"
         raise CheckpointError(msg)
-    changed = changed_keys(to_plain(checkpoint.config), to_plain(run.config), HARMLESS_KEYS)
+    harmless = [key for key in HARMLESS_KEYS if run.patience is None or key != EVAL_EVERY_EPOCHS]
+    changed = changed_keys(to_plain(checkpoint.config), to_plain(run.config), tuple(harmless))
     if changed:
         msg = (
             f"{run.last_path}: cannot go on with another configuration; changed: "
             f"{', '.join(changed)}; undo that, or start a new run with another --out"
         )
         raise ConfigError(msg)
-    if training["num_images"] != len(run.train_data):
-        msg = (
-            f"{run.last_path}: was trained on {training['num_images']} images, now there are "
-            f"{len(run.train_data)}; start a new run with another --out"
-        )
-        raise CheckpointError(msg)
+    _require_same_data(run, training)
     run.tested_detector.load_state_dict(checkpoint.model)
     if run.ema is not None:
         run.detector.load_state_dict(training["ema"]["trained_model"])
@@ -247,5 +263,23 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
     run.step, run.metrics = checkpoint.step, checkpoint.metrics
     run.evaluated_step, run.best = training["evaluated_step"], training["best"]
     run.sums, run.num_summed = training["sums"], training["num_summed"]
+    run.saved = (run.step, run.evaluated_step)
     keep_rows(run.metrics_path, last_step=run.step, evaluated_step=run.evaluated_step)
     logger.info("going on after step %d of %d", run.step, run.num_steps)
+
+
+def _require_same_data(run: Run, training: dict[str, Any]) -> None:
+    num_images = len(run.train_data)
+    if training["num_images"] != num_images:
+        difference = (
+            f"it was trained on {training['num_images']} images, now there are {num_images}"
+        )
+    elif training["data_digest"] != run.train_data.digest():
+        difference = f"names, sizes or annotations of the {num_images} images have changed"
+    else:
+        return
+    msg = (
+        f"{run.last_path}: cannot go on with other data: {difference}; bring back the old "
+        f"{run.train_data.annotations_path}, or start a new run with another --out"
+    )
+    raise CheckpointError(msg)

@@ -1,8 +1,10 @@
 """One step of the optimizer: forward, backward, clip, update; a function of seed and step."""
 
 import math
+import random
 from itertools import pairwise
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -36,8 +38,8 @@ def train_step(run: Run, images: list[Tensor], targets: list[Target]) -> tuple[f
     parts = _split(images, targets, run.config.train.accumulate)
     sums: dict[str, Tensor] = {}
     for index, (part, shares) in enumerate(zip(parts, _shares(run, parts, seed), strict=True)):
-        # Layers that drop at random draw from the global generator, anew in every part.
-        torch.manual_seed(mix_seeds(seed, index))
+        # Layers that drop at random draw from the global generators, anew in every part.
+        _seed_everything(mix_seeds(seed, index))
         losses = _weigh(_forward(run, *part, seed=seed), shares)
         total: Tensor = run.scaler.scale(torch.stack(list(losses.values())).sum())
         total.backward()  # type: ignore[no-untyped-call]  # PyTorch's, not annotated
@@ -157,14 +159,16 @@ def _finite_values(run: Run, sums: dict[str, Tensor], targets: list[Target]) -> 
     wrong = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
     if wrong:
         image_ids = ", ".join(str(target["image_id"]) for target in targets)
-        kept = (
-            f"the last checkpoint is {run.last_path}"
-            if run.last_path.exists()
-            else "no checkpoint yet"
-        )
         msg = (
-            f"step {run.step + 1}: {', '.join(wrong)}, on images {image_ids}; {kept}; lower "
+            f"step {run.step + 1}: {', '.join(wrong)}, on images {image_ids}; {run.kept()}; lower "
             "optim.lr, lengthen schedule.warmup_steps, set optim.clip_norm or train.amp=off"
         )
         raise NonFiniteLossError(msg)
     return values
+
+
+def _seed_everything(seed: int) -> None:
+    """Seed PyTorch on all devices, NumPy and Python; so a checkpoint needs no random state."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)

@@ -1,4 +1,4 @@
-"""Signals that end a run, obeyed where its state is whole: between two steps or two batches."""
+"""What ends a run from outside, heeded where its state is whole: between two steps or batches."""
 
 import os
 import signal
@@ -7,9 +7,14 @@ from contextlib import AbstractContextManager
 from types import FrameType, TracebackType
 from typing import Any, Protocol
 
+from dyhead_det.errors import WorkerDiedError
+
 _SIGNALS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]
+
+
+_SIGCHLD: int = getattr(signal, "SIGCHLD", 0)  # Windows has none
 
 
 class StopRequested(Exception):  # noqa: N818 - a request, not an error
@@ -29,12 +34,14 @@ class Batches(Sized, Protocol):
 class StopSignals(AbstractContextManager["StopSignals"]):
     """Notes Ctrl-C, SIGTERM and a lost terminal instead of dying at once.
 
-    A second signal of the same kind acts as if this were not here.
+    A second signal of the same kind acts as if this were not here. The death of a worker process
+    is noted too: PyTorch would raise an error wherever the program is, in the middle of a step.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
         self._previous: dict[int, Any] = {}
+        self._has_lost_child = False
 
     def __enter__(self) -> "StopSignals":
         self._previous = {number: signal.signal(number, self._note) for number in _SIGNALS}
@@ -50,13 +57,26 @@ class StopSignals(AbstractContextManager["StopSignals"]):
             signal.signal(number, previous)
 
     def check(self) -> None:
-        """Raise `StopRequested` if a signal has come."""
+        """Raise `StopRequested` if a signal has come, PyTorch's error if a worker has died."""
+        if self._has_lost_child:
+            self._has_lost_child = False
+            self._previous[_SIGCHLD](_SIGCHLD, None)
         if self.received is not None:
             raise StopRequested(self.received)
 
     def watch(self, batches: Batches) -> "WatchedBatches":
         """Return the same batches, with a check before each."""
         return WatchedBatches(batches, self)
+
+    def take_over_deaths(self) -> None:
+        """Take the place of PyTorch's handler, which is there once worker processes are."""
+        handler = signal.getsignal(_SIGCHLD) if _SIGCHLD else None
+        if callable(handler) and handler != self._note_death:
+            self._previous[_SIGCHLD] = handler
+            signal.signal(_SIGCHLD, self._note_death)
+
+    def _note_death(self, _number: int, _frame: FrameType | None) -> None:
+        self._has_lost_child = True
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self.received = number
@@ -66,7 +86,7 @@ class StopSignals(AbstractContextManager["StopSignals"]):
 
 
 class WatchedBatches:
-    """Batches of a loader, with a check for signals before each."""
+    """Batches of a loader, with a check before each."""
 
     def __init__(self, batches: Batches, stop: StopSignals) -> None:
         self._batches = batches
@@ -76,8 +96,22 @@ class WatchedBatches:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[Any]:
-        for batch in self._batches:
-            self._stop.check()
+        batches = iter(self._batches)
+        while True:
+            try:
+                batch = next(batches, None)
+                self._stop.take_over_deaths()
+                self._stop.check()
+            except RuntimeError as error:
+                if not str(error).startswith(("DataLoader worker", "Pin memory thread")):
+                    raise
+                msg = (
+                    f"a process that reads images died ({error}); lower data.num_workers or free "
+                    "memory, in /dev/shm too"
+                )
+                raise WorkerDiedError(msg) from error
+            if batch is None:
+                return
             yield batch
 
 

@@ -6,7 +6,6 @@ with the same numbers as one that was not, whatever the number of workers.
 """
 
 import logging
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,17 +15,30 @@ from dyhead_det.config import RunConfig
 from dyhead_det.config_file import to_yaml
 from dyhead_det.data.coco import CocoDataset
 from dyhead_det.data.loaders import DetectionLoader
-from dyhead_det.engine.checkpoint import load_checkpoint, save_checkpoint
 from dyhead_det.engine.coco_scores import CocoResult, EvalResult
 from dyhead_det.engine.evaluate import evaluate_detector
 from dyhead_det.engine.loading import evaluation_loader, training_loader
+from dyhead_det.engine.out_of_memory import explained_out_of_memory
 from dyhead_det.engine.progress import TrainProgress, memory_gib
 from dyhead_det.engine.record import RunRecord
-from dyhead_det.engine.run import Run, build_run, capture, restore, save_last
+from dyhead_det.engine.run import Run, build_run, restore
+from dyhead_det.engine.run_folder import held_folder, load_last
+from dyhead_det.engine.saving import (
+    is_save_due,
+    keep_epoch,
+    require_saved,
+    save_best,
+    save_last,
+)
 from dyhead_det.engine.step import train_step
 from dyhead_det.engine.stopping import StopRequested, StopSignals
-from dyhead_det.engine.stopwatch import EVALUATION, LOADING, SAVING, STEPS
-from dyhead_det.errors import ConfigError, StoppedError
+from dyhead_det.engine.stopwatch import EVALUATION, LOADING, STEPS
+from dyhead_det.errors import (
+    ConfigError,
+    DatasetError,
+    StoppedError,
+    WorkerDiedError,
+)
 from dyhead_det.files import written_whole
 from dyhead_det.models.detectors import Detector
 
@@ -73,29 +85,31 @@ def train(
         resume: Go on from `out/last.pt` if it is there.
 
     Raises:
-        ConfigError: If the folder holds another run.
-        CheckpointError: If the checkpoint to resume from is damaged or of another run.
+        ConfigError: If the folder holds another run, or cannot be written.
+        CheckpointError: If no checkpoint can be read, or data have changed.
         DatasetError: If annotations or images cannot be used.
         NonFiniteLossError: If a loss is NaN or infinite.
+        TrainingError: If memory, a worker process or the disk at the end fails.
         StoppedError: If the run was stopped by a signal; it is saved then.
     """
-    last_path = out / "last.pt"
-    if last_path.exists() and not resume:
-        msg = f"{out}: holds a run; go on with it by --resume, or give another folder by --out"
-        raise ConfigError(msg)
-    checkpoint = load_checkpoint(last_path) if last_path.exists() else None
-    run = build_run(config, out, device, is_new=checkpoint is None)
-    if checkpoint is None:
-        out.mkdir(parents=True, exist_ok=True)
-        run.metrics_path.unlink(missing_ok=True)
-    else:
-        restore(run, checkpoint)
-    with written_whole(out / "config.yaml") as unfinished:
-        unfinished.write_text(to_yaml(config), encoding="utf-8")
-    _tell_start(run)
-    was_finished = run.is_over and run.evaluated_step == run.step
-    if not was_finished:
-        _run_to_the_end(run)
+    with held_folder(out):
+        checkpoint = load_last(out)
+        if checkpoint is not None and not resume:
+            msg = f"{out}: holds a run; go on with it by --resume, or give another folder by --out"
+            raise ConfigError(msg)
+        with explained_out_of_memory(config, device, lambda: "nothing is saved yet"):
+            run = build_run(config, out, device, is_new=checkpoint is None)
+        if checkpoint is None:
+            run.metrics_path.unlink(missing_ok=True)
+        else:
+            restore(run, checkpoint)
+        with written_whole(out / "config.yaml") as unfinished:
+            unfinished.write_text(to_yaml(config), encoding="utf-8")
+        _tell_start(run)
+        was_finished = run.is_finished
+        if not was_finished:
+            with explained_out_of_memory(config, device, run.kept):
+                _run_to_the_end(run)
     result_path = run.best_path if run.best else run.last_path
     return TrainResult(run.step, run.best, result_path, was_finished)
 
@@ -135,18 +149,22 @@ def _run_to_the_end(run: Run) -> None:
                     with run.stopwatch.part(EVALUATION):
                         _evaluate(run, run.val_data, stop, record)
                     save_last(run)
+                keep_epoch(run)
                 if run.is_over:
                     break
                 _train_one_epoch(run, loader, stop, progress, record)
-            if run.val_data is None:
-                save_last(run)
+            save_last(run)
         except StopRequested as request:
             save_last(run)
             msg = (
-                f"stopped by {request} after step {run.step} of {run.num_steps}; saved in "
-                f"{run.last_path}; go on with --resume"
+                f"stopped by {request} after step {run.step} of {run.num_steps}; {run.kept()}; "
+                "go on with --resume"
             )
             raise StoppedError(msg, signal_number=request.signal_number) from request
+        except (DatasetError, WorkerDiedError) as error:  # they come instead of a batch
+            save_last(run)
+            raise type(error)(f"{error}; {run.kept()}; go on with --resume") from error
+    require_saved(run)
 
 
 def _train_one_epoch(
@@ -166,15 +184,15 @@ def _train_one_epoch(
         with run.stopwatch.part(STEPS):
             lr, loss = train_step(run, images, targets)
         # The loader leaves out batches without a readable image, but counts them.
-        run.step = epoch * run.steps_per_epoch + loader.position
+        run.step = min(epoch * run.steps_per_epoch + loader.position, run.num_steps)
         progress.advance(run.step, num_images=len(images), loss=loss, lr=lr)
         if run.step % run.config.train.log_every_steps == 0 or run.step == run.num_steps:
             _log_losses(run, progress, record, lr)
         if run.step == run.num_steps:
             return
-        if time.monotonic() - run.saved_at > 60 * run.config.train.save_every_minutes:
+        if is_save_due(run):
             save_last(run)
-    run.step = (epoch + 1) * run.steps_per_epoch
+    run.step = min((epoch + 1) * run.steps_per_epoch, run.num_steps)
 
 
 def _log_losses(run: Run, progress: TrainProgress, record: RunRecord, lr: float) -> None:
@@ -211,10 +229,8 @@ def _evaluate(run: Run, data: CocoDataset, stop: StopSignals, record: RunRecord)
     run.metrics = result.metrics
     run.evaluated_step = run.step
     is_best = not run.best or result.ap > (run.best["AP"] or 0.0)
-    if is_best:
+    if is_best and save_best(run):  # only what can be read again counts as the best
         run.best = {"step": run.step, **result.metrics}
-        with run.stopwatch.part(SAVING):
-            save_checkpoint(run.best_path, capture(run, with_training=False))
     logger.info(
         "step %d, epoch %.4g: AP %.3f, AP50 %.3f%s",
         run.step,
