@@ -141,3 +141,11 @@ def test_epochs_of_one_batch_leave_the_warm_up(tiny_dataset, tmp_path):
     run(config, tmp_path / "run")
     rates = [row["lr"] for row in read_rows(tmp_path / "run" / "metrics.jsonl")]
     assert rates == pytest.approx([0, 0.0025, 0.005, 0.0075, 0.01, 0.01])
+
+
+def test_a_resumed_run_may_take_batches_in_other_parts(tiny_dataset, tmp_path, caplog):
+    caplog.set_level("INFO")
+    run(make_config(tiny_dataset, train={"steps": 2}), tmp_path / "run")
+    config = make_config(tiny_dataset, train={"steps": 2, "accumulate": 2})
+    assert run(config, tmp_path / "run", resume=True).was_finished
+    assert "train.accumulate: batches come in 2 parts instead of 1" in caplog.text

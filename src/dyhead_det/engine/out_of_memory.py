@@ -33,7 +33,8 @@ def explained_out_of_memory(
         if not _is_about_memory(error):
             raise
         raise OutOfMemoryError(
-            f"out of memory on {device}{_wanted(error)}; lower {_advice(config, device)}; {kept()}"
+            f"out of memory on {device}{_wanted(error)}; {_parts_advice(config)}"
+            f"lower {_advice(config, device)}; {kept()}"
         ) from error
 
 
@@ -46,6 +47,14 @@ def _wanted(error: Exception) -> str:
     """Return how much was asked for, where the error tells."""
     found = re.search(r"allocate ([\d.]+ ?[A-Za-z]+)", str(error))
     return f", {found[1]} more were needed" if found else ""
+
+
+def _parts_advice(config: RunConfig) -> str:
+    """Name the value that costs nothing but time; a resumed run may change it too."""
+    train = config.train
+    if train.accumulate == train.batch_size:
+        return ""
+    return f"raise train.accumulate ({train.accumulate}) to at most {train.batch_size}, or "
 
 
 def _advice(config: RunConfig, device: torch.device) -> str:

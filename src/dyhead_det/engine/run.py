@@ -35,7 +35,9 @@ logger = logging.getLogger(__name__)
 
 # What may differ between a run and its resumption: it changes no weight.
 EVAL_EVERY_EPOCHS = "train.eval_every_epochs"  # unless evaluations can end the run
+ACCUMULATE = "train.accumulate"  # all but the last digits, and what padding does
 HARMLESS_KEYS = (
+    ACCUMULATE,
     "data.root",
     "data.num_workers",
     "data.prefetch_factor",
@@ -266,6 +268,15 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
     run.saved = (run.step, run.evaluated_step)
     keep_rows(run.metrics_path, last_step=run.step, evaluated_step=run.evaluated_step)
     logger.info("going on after step %d of %d", run.step, run.num_steps)
+    parts, before = run.config.train.accumulate, checkpoint.config.train.accumulate
+    if parts != before:
+        logger.info(
+            "%s: batches come in %d parts instead of %d from here on: the same images and "
+            "learning rates, but sums that are rounded and images that are padded otherwise",
+            ACCUMULATE,
+            parts,
+            before,
+        )
 
 
 def _require_same_data(run: Run, training: dict[str, Any]) -> None:
