@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from dyhead_det.layers import products
-from dyhead_det.layers.products import linear
+from dyhead_det.layers.products import FastLinear, linear
 
 
 @pytest.mark.parametrize("has_onednn", [True, False])
@@ -32,3 +32,28 @@ def test_onednn_is_there_in_an_ordinary_build_for_x86() -> None:
     if not torch._C._has_mkldnn:
         pytest.skip("this PyTorch has no oneDNN")
     assert products._ONEDNN_LINEAR is not None
+
+
+def test_the_layer_has_the_values_and_gradients_of_an_ordinary_one() -> None:
+    torch.manual_seed(0)
+    fast, plain = FastLinear(24, 5), torch.nn.Linear(24, 5)
+    plain.load_state_dict(fast.state_dict())
+    x = torch.randn(7, 24, requires_grad=True)
+    results = []
+    for layer in (fast, plain):
+        out = layer(x)
+        leaves = [x, *layer.parameters()]
+        results.append((out, *torch.autograd.grad(out.square().sum(), leaves)))
+    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-5)
+
+
+def test_the_layer_follows_autocast() -> None:
+    layer = FastLinear(24, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(torch.randn(7, 24)).dtype == torch.bfloat16
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace` is deprecated")
+def test_the_layer_is_traced_as_an_ordinary_one() -> None:
+    traced = torch.jit.trace(FastLinear(24, 5), torch.randn(7, 24))
+    assert "aten::linear" in str(traced.inlined_graph)

@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from dyhead_det.layers.context import Context
 from dyhead_det.layers.dyhead_block import (
     NUM_GROUPS,
     DyHeadBlock,
@@ -35,7 +36,6 @@ from dyhead_det.layers.dyhead_block import (
     resize,
 )
 from dyhead_det.layers.gather import (
-    Context,
     columns_of_maps,
     gather_conv,
     product_dtype,

@@ -14,21 +14,18 @@ stay in the cache, and backward reads them again instead of keeping them.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from dyhead_det.layers.context import Context
 from dyhead_det.layers.products import linear
 from dyhead_det.layers.row_sums import add_to_rows, sum_rows
 
 # Numbers of output per chunk; its columns are nine times as many.
 CPU_CHUNK_NUMBERS = 2**17
 GPU_CHUNK_NUMBERS = 2**23
-
-Context = Any
-"""What a function keeps from forward to backward; torch lets it take any attribute."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Matrix products without gradients, on the faster of the two libraries that PyTorch has on a CPU.
+"""Matrix products on the faster of the two libraries that PyTorch has on a CPU.
 
 PyTorch multiplies matrices with MKL, which leaves the wide instructions of processors that are not
 Intel's alone, and convolves with oneDNN, which uses them: on a Zen 5, oneDNN's products take less
@@ -11,7 +11,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from dyhead_det.layers.context import Context
 
 
 def _onednn_linear() -> Callable[..., Any] | None:
@@ -39,3 +42,30 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return F.linear(x, weight, bias)
     product: Tensor = _ONEDNN_LINEAR(x, weight, bias, "none", [], "")
     return product
+
+
+class FastLinear(nn.Linear):
+    """A linear layer by `linear`; the same parameters, rounded differently."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (P, K) to (P, N)."""
+        # A graph that is traced or compiled, or measured without numbers, has ordinary operators.
+        is_eager = type(x) is Tensor and not torch.compiler.is_compiling()
+        is_eager = is_eager and torch._C._get_tracing_state() is None
+        if not is_eager or torch.is_autocast_enabled(x.device.type):
+            return super().forward(x)
+        product: Tensor = _Linear.apply(x, self.weight, self.bias)
+        return product
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Context, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return linear(x, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        return linear(grad, weight.t()), linear(grad.t(), x.t()), grad.sum(dim=0)

@@ -20,7 +20,8 @@ from torch.autograd.function import once_differentiable
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.poolers import LevelMapper
 
-from dyhead_det.layers.gather import Context, rows_of_maps
+from dyhead_det.layers.context import Context
+from dyhead_det.layers.gather import rows_of_maps
 from dyhead_det.layers.row_sums import add_to_rows, sum_rows
 
 

@@ -15,10 +15,10 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models import ResNet
 from torchvision.models.feature_extraction import create_feature_extractor
-from torchvision.ops import FrozenBatchNorm2d
 
 from dyhead_det.config import BodyConfig
 from dyhead_det.errors import CheckpointError, ConfigError
+from dyhead_det.layers.frozen_norm import OnePassFrozenBatchNorm2d
 from dyhead_det.models.swin import SWIN_SHAPES, SwinBody, SwinStages
 from dyhead_det.models.weights import load_into, read_state_dict
 
@@ -215,7 +215,7 @@ def _freeze_batch_norms(body: nn.Module, *, all_of_them: bool) -> None:
         if not all_of_them and module.weight.requires_grad:
             continue
         if type(module) is nn.BatchNorm2d:
-            frozen: nn.Module = FrozenBatchNorm2d(module.num_features, eps=module.eps)
+            frozen: nn.Module = OnePassFrozenBatchNorm2d(module.num_features, eps=module.eps)
             frozen.load_state_dict(module.state_dict())
         else:  # timm's batch norm with an activation in it
             from timm.layers import freeze_batch_norm_2d  # noqa: PLC0415 - an extra

@@ -21,7 +21,7 @@ class LastLevelP6P7WithoutReLU(LastLevelP6P7):  # type: ignore[misc]  # untyped 
 class BatchNormKernelFrozenBatchNorm2d(FrozenBatchNorm2d):  # type: ignore[misc]  # untyped base
     """A frozen batch norm computed by PyTorch's batch norm, as in the originals.
 
-    Torchvision computes ``x * scale + shift``: the same function, rounded differently.
+    Elsewhere it is ``x * scale + shift``: the same function, rounded differently.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ class BatchNormKernelFrozenBatchNorm2d(FrozenBatchNorm2d):  # type: ignore[misc]
 def use_batch_norm_kernel(body: nn.Module) -> None:
     """Let all frozen batch norms of a body round as the originals, in place."""
     for name, module in list(body.named_modules()):
-        if type(module) is FrozenBatchNorm2d:
+        if isinstance(module, FrozenBatchNorm2d):
             replacement = BatchNormKernelFrozenBatchNorm2d(len(module.weight), eps=module.eps)
             replacement.load_state_dict(module.state_dict())
             body.set_submodule(name, replacement)

@@ -1,0 +1,6 @@
+"""What an autograd function keeps from forward to backward."""
+
+from typing import Any
+
+Context = Any
+"""Torch lets the context take any attribute."""
