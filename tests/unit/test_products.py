@@ -53,7 +53,7 @@ def test_the_layer_follows_autocast() -> None:
         assert layer(torch.randn(7, 24)).dtype == torch.bfloat16
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.trace` is deprecated")
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace:FutureWarning")
 def test_the_layer_is_traced_as_an_ordinary_one() -> None:
     traced = torch.jit.trace(FastLinear(24, 5), torch.randn(7, 24))
     assert "aten::linear" in str(traced.inlined_graph)
