@@ -48,6 +48,7 @@ class RunRecord(AbstractContextManager["RunRecord"]):
         self._first_step = run.step
         self._has_advised = False
         self._num_loss_rows = 0
+        self._num_plotted_rows = 0
         self._board: Board | None = None
         if run.config.train.tensorboard:
             require_tensorboard()
@@ -131,8 +132,10 @@ class RunRecord(AbstractContextManager["RunRecord"]):
         out, rows = self._run.out, read_rows(self._run.metrics_path)
         with self._spared("metrics.csv"):
             write_csv(rows, out / "metrics.csv")
-        with self._spared("curves.png"):
-            plot_curves(rows, out / "curves.png")
+        if len(rows) != self._num_plotted_rows:
+            with self._spared("curves.png"):
+                plot_curves(rows, out / "curves.png")
+                self._num_plotted_rows = len(rows)
         with self._spared("report.md"), written_whole(out / "report.md") as unfinished:
             unfinished.write_text(report_text(self._facts(state, rows)), encoding="utf-8")
 

@@ -17,7 +17,8 @@ Curve = tuple[list[float], list[float]]
 
 SCORES = ("AP", "AP50", "AP75", "raw/AP")
 # From so many points on, noise hides where a curve goes.
-_MANY = 60
+_MANY = 120
+_NUM_PIECES = 60
 
 
 def plot_curves(rows: Sequence[Row], path: Path) -> None:
@@ -52,20 +53,30 @@ def plot_curves(rows: Sequence[Row], path: Path) -> None:
 
 
 def _draw_panel(axes: "Axes", title: str, curves: Mapping[str, Curve]) -> None:
-    """Draw the curves of one unit; the first, which is the sum or the main number, is thicker."""
+    """Draw the curves of one unit; the first, which is the sum or the main number, is thicker.
+
+    Of many losses the trend is drawn, over a pale line with all of them. The panel is as high as
+    the trends: one bad step must not flatten all the others.
+    """
+    highest = top = max(max(values) for _, values in curves.values())
     for i, (name, (epochs, values)) in enumerate(curves.items()):
         width, color = 1.2 if i else 2.2, f"C{i}"
         # A single point makes no line.
         marker = "o" if len(epochs) < 20 else None
         if name.startswith("loss") and len(epochs) >= _MANY:
             axes.plot(epochs, values, color=color, linewidth=0.8, alpha=0.25)
-            values = _smoothed(values)
+            epochs, values = _trend((epochs, values))
+            top = max(values) if i == 0 else max(top, *values)
         axes.plot(epochs, values, label=name, color=color, linewidth=width, marker=marker, ms=3)
     if "AP" in curves:
         _mark_best(axes, curves["AP"])
-    axes.set_title(title, loc="left", fontsize=10)
+    if highest > 1.2 * top:
+        axes.set_title(
+            f"the highest of single steps, {highest:.3g}, is cut off", loc="right", size=9
+        )
+    axes.set_title(title, loc="left", size=10)
     axes.grid(alpha=0.3)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(bottom=0, top=1.1 * top or None)
     axes.spines[["top", "right"]].set_visible(False)
     if len(curves) > 1:
         axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
@@ -79,14 +90,11 @@ def _mark_best(axes: "Axes", curve: Curve) -> None:
     axes.set_title(f"best AP {values[best]:.3f} in epoch {epochs[best]:.3g}", loc="right", size=9)
 
 
-def _smoothed(values: Sequence[float]) -> list[float]:
-    """Average each value with its neighbours, a fortieth of the curve in all."""
-    reach = max(1, len(values) // 80)
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    middles = np.arange(len(values))
-    starts, ends = np.maximum(middles - reach, 0), np.minimum(middles + reach + 1, len(values))
-    means: list[float] = ((sums[ends] - sums[starts]) / (ends - starts)).tolist()
-    return means
+def _trend(curve: Curve) -> Curve:
+    """Replace a long curve by the medians of equal pieces, which single bad steps do not move."""
+    epochs, values = (np.array_split(numbers, _NUM_PIECES) for numbers in curve)
+    middles = [float(piece.mean()) for piece in epochs]
+    return middles, [float(np.median(piece)) for piece in values]
 
 
 def _epoch_label(rows: Iterable[Row]) -> str:
