@@ -54,7 +54,7 @@ def test_a_run_leaves_numbers_pictures_and_a_report(tiny_dataset, tmp_path):
         with Image.open(out / name) as picture:
             picture.load()
     report = (out / "report.md").read_text(encoding="utf-8")
-    assert report.startswith("# exp\n\nFinished after 6 steps.")
+    assert report.startswith("# exp\n\nFinished after 6 of 6 steps.")
     assert f"| best, step {result.best['step']} | {result.best['AP']:.3f} |" in report
     assert "| images | 4 | 4 |" in report
     assert "Steps 1 to 6, the slowest part first." in report

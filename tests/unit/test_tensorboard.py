@@ -26,7 +26,7 @@ def points(folder):
 def test_numbers_are_grouped_and_stand_at_their_step(tmp_path):
     board = Board(tmp_path, [])
     board.add(row(2, loss=1.5, loss_box=0.5, lr=0.25))
-    board.add(row(4, AP=0.5, APl=None, **{"AP/cat": 0.75}))
+    board.add(row(4, AP=0.5, APl=None, **{"AP/cat": 0.75, "raw/AP": 0.25}))
     board.close()
     assert points(tmp_path) == [
         ("losses/loss", 2, 1.5),
@@ -34,6 +34,7 @@ def test_numbers_are_grouped_and_stand_at_their_step(tmp_path):
         ("run/lr", 2, 0.25),
         ("COCO/AP", 4, 0.5),
         ("AP by class/cat", 4, 0.75),
+        ("raw/AP", 4, 0.25),
     ]
 
 

@@ -66,7 +66,9 @@ class RunRecord(AbstractContextManager["RunRecord"]):
         run = self._run
         if error is not None and not isinstance(error, Exception):
             return  # a second Ctrl-C does not wait
-        state = f"Finished after {run.step} steps." if error is None else f"Ended: {error}"
+        state = f"Ended: {error}"
+        if error is None:
+            state = f"Finished after {run.step} of {run.num_steps} steps."
         self._write_overview(state)
         if self._board is not None:
             with self._spared("tensorboard"):

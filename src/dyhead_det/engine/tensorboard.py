@@ -63,4 +63,6 @@ def _tag(name: str) -> str:
         return f"losses/{name}"
     if name.startswith("AP/"):
         return name.replace("AP/", "AP by class/", 1)
+    if "/" in name:
+        return name
     return f"{'COCO' if name.startswith(('AP', 'AR')) else 'run'}/{name}"
