@@ -28,11 +28,19 @@ def test_a_malicious_pickle_is_refused_and_not_run(tmp_path, save):
     assert not trace.exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut off"])
+@pytest.mark.parametrize("content", [b"PK\x03\x04 cut off", b"\x80\x02", b"\x80\x02us."])
 def test_a_damaged_file_is_refused(tmp_path, content):
-    path = tmp_path / "damaged.pt"
+    path = tmp_path / "some.pt"
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"damaged\.pt: (damaged|refused)"):
+    with pytest.raises(CheckpointError, match=r"some\.pt: (damaged|refused)"):
+        read_torch_file(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"seed: 0\ndata: {root: x}\n", b'{"a": 1}'])
+def test_a_file_that_is_none_of_pytorch_is_said_to_be_none(tmp_path, content):
+    path = tmp_path / "run.yaml"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"run\.yaml: no PyTorch file; .* best\.pt"):
         read_torch_file(path)
 
 

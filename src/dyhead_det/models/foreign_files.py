@@ -99,7 +99,8 @@ class _RestrictedPickle:
         return RestrictedUnpickler(file, **keywords).load()
 
 
-_DAMAGED = (
+# What reading a damaged file can raise, besides an error of the file system.
+DAMAGED = (
     pickle.UnpicklingError,
     zipfile.BadZipFile,
     RuntimeError,
@@ -134,7 +135,7 @@ def read_foreign_file(path: Path) -> object:
         )
     except OSError as error:
         raise CheckpointError(f"{path}: cannot read: {error.strerror or error}") from error
-    except (*_DAMAGED, SafetensorError) as error:
+    except (*DAMAGED, SafetensorError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path}: damaged, or no file of weights ({reason})") from error
 

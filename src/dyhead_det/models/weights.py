@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dyhead_det.errors import CheckpointError
+from dyhead_det.models.foreign_files import DAMAGED
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ def read_torch_file(path: Path) -> object:
         CheckpointError: If the file is missing, damaged, or holds more than plain values.
     """
     try:
+        _check_beginning(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         msg = f"{path}: cannot read: {error.strerror or error}"
@@ -42,9 +44,18 @@ def read_torch_file(path: Path) -> object:
             f"hidden in it ({_first_line(error)})"
         )
         raise CheckpointError(msg) from error
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+    except DAMAGED as error:
         msg = f"{path}: damaged or no PyTorch file ({_first_line(error)})"
         raise CheckpointError(msg) from error
+
+
+def _check_beginning(path: Path) -> None:
+    """Tell text, pictures and the like from archives and pickles, which `torch.save` writes."""
+    with path.open("rb") as file:
+        if not file.read(2).startswith((b"PK", b"\x80")):
+            raise CheckpointError(
+                f"{path}: no PyTorch file; a run's checkpoints are its best.pt and last.pt"
+            )
 
 
 def _first_line(error: Exception) -> str:
