@@ -7,16 +7,22 @@ DyHeadDetError (1)
 |-- TrainingError (6)          a run that cannot go on
 |   |-- NonFiniteLossError (5) a loss became NaN or infinite
 |   |-- OutOfMemoryError (8)   the batch or the model does not fit into memory
-|   `-- WorkerDiedError        a process that reads images was killed or crashed
+|   |-- WorkerDiedError        a process that reads images was killed or crashed
+|   `-- LostProcessError       another process of the same run has ended
 |-- ExportError (7)            a model that cannot be exported
 `-- StoppedError (128 + n)     stopped by signal n: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP
 """
 
 
 class DyHeadDetError(Exception):
-    """Say what was wanted, what was found, where, and what to do: one message for a person."""
+    """Say what was wanted, what was found, where, and what to do: one message for a person.
+
+    Attributes:
+        is_told: another process of the run says the same.
+    """
 
     exit_code: int = 1
+    is_told: bool = False
 
 
 class ConfigError(DyHeadDetError):
@@ -57,6 +63,10 @@ class OutOfMemoryError(TrainingError):
 
 class WorkerDiedError(TrainingError):
     """A process that reads images was killed or crashed."""
+
+
+class LostProcessError(TrainingError):
+    """Another process of the same run has ended, or does not answer."""
 
 
 class ExportError(DyHeadDetError):

@@ -100,7 +100,7 @@ def test_the_number_printed_in_training_is_that_of_eval(tiny_dataset, tmp_path):
         batch_size=None,
         short_edge=None,
         long_edge=None,
-        device="cpu",
+        device=CPU,
     )
     assert again.metrics == {name: value for name, value in best.items() if name != "step"}
     written = json.loads((tmp_path / "eval" / "metrics.json").read_text())

@@ -159,8 +159,10 @@ def test_sequential_shards_are_a_partition(sizes):
         SequentialBatchSampler(num_images, batch_size=batch_size, rank=rank, world_size=world_size)
         for rank in range(world_size)
     ]
-    indices = [index for shard in shards for batch in shard for _, _, index in batch]
-    assert sorted(indices) == list(range(num_images))
+    alone = SequentialBatchSampler(num_images, batch_size=batch_size, rank=0, world_size=1)
+    assert sorted(batch for shard in shards for batch in shard) == list(alone)
+    indices = [index for batch in alone for _, _, index in batch]
+    assert indices == list(range(num_images))
     assert [len(shard) for shard in shards] == [len(list(shard)) for shard in shards]
 
 

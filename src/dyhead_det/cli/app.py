@@ -57,7 +57,8 @@ def main() -> None:
     except DyHeadDetError as error:
         if is_debug:
             logging.getLogger(__name__).exception("where it happened:")
-        typer.echo(f"error: {error}", err=True)
+        if not error.is_told:
+            typer.echo(f"error: {error}", err=True)
         raise SystemExit(error.exit_code) from error
     except OSError as error:
         if is_debug or error.filename is None:

@@ -32,16 +32,19 @@ def train(
     """Train a detector as a configuration file says."""
     with quick_imports():
         from dyhead_det.config_file import load_config
-        from dyhead_det.engine.device import choose_device
+        from dyhead_det.engine import distributed
         from dyhead_det.engine.train import train
 
-    result = train(
-        load_config(config, tuple(overrides or ())),
-        out or Path("runs") / config.stem,
-        device=choose_device(device),
-        resume=resume,
-    )
-    typer.echo(result.summary())
+    with distributed.joined(device) as own_device:
+        with distributed.one_per_machine_first():
+            run_config = load_config(config, tuple(overrides or ()))
+        result = train(
+            run_config,
+            out or Path("runs") / config.stem,
+            device=own_device,
+            resume=resume or distributed.was_restarted(),
+        )
+        distributed.main_only(typer.echo)(result.summary())
 
 
 def evaluate(
@@ -72,21 +75,25 @@ def evaluate(
 ) -> None:
     """Compute the COCO numbers of a checkpoint."""
     with quick_imports():
+        from dyhead_det.engine import distributed
         from dyhead_det.engine.evaluate_checkpoint import evaluate_checkpoint
 
     out = out or checkpoint.parent / "eval"
-    result = evaluate_checkpoint(
-        checkpoint,
-        out,
-        data=data,
-        images=images,
-        backend=backend,
-        batch_size=batch_size,
-        short_edge=short_edge,
-        long_edge=long_edge,
-        device=device,
-    )
-    typer.echo(f"{result.table()}\n\nwritten: {out}/metrics.json, {out}/detections.json")
+    with distributed.joined(device) as own_device:
+        result = evaluate_checkpoint(
+            checkpoint,
+            out,
+            data=data,
+            images=images,
+            backend=backend,
+            batch_size=batch_size,
+            short_edge=short_edge,
+            long_edge=long_edge,
+            device=own_device,
+        )
+        distributed.main_only(typer.echo)(
+            f"{result.table()}\n\nwritten: {out}/metrics.json, {out}/detections.json"
+        )
 
 
 def predict(

@@ -35,7 +35,10 @@ logger = logging.getLogger(__name__)
 
 
 class Batch(NamedTuple):
-    """What a model takes: B images (3, H, W) uint8 of any size, and their B targets."""
+    """What a model takes: B images (3, H, W) uint8 of any size, and their B targets.
+
+    B may be 0: where nothing can be read, or another process has the only image of a step.
+    """
 
     images: list[Tensor]
     targets: list[Target]
@@ -162,7 +165,7 @@ class DetectionLoader:
         sampler.set_epoch(epoch, start_step=start_step)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Give batches of at least one image.
+        """Give batches, without an image where none of theirs can be read.
 
         Raises:
             DatasetError: for the first broken image, or if all images are broken.
@@ -176,8 +179,7 @@ class DetectionLoader:
             self.position += 1
             self._note(delivery.broken)
             num_images += len(delivery.image_ids)
-            if delivery.image_ids:
-                yield _unpack(delivery)
+            yield _unpack(delivery)
         self._report(self.broken.keys() - known, num_images)
 
     def _note(self, broken: list[BrokenImage]) -> None:

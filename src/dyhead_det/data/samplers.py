@@ -142,17 +142,23 @@ def _grouped(
 
 
 class SequentialBatchSampler(Sampler[list[SampleKey]]):
-    """Every image once, in order, shared out among the processes: rank, rank + world_size, ..."""
+    """Every image once, in order, batch by batch shared out among the processes.
+
+    Batch number rank, rank + world_size, ... of what one process would take: an image is padded
+    with the same neighbors, whatever the number of processes.
+    """
 
     def __init__(self, num_images: int, *, batch_size: int, rank: int, world_size: int) -> None:
-        self.indices = range(rank, num_images, world_size)
+        self.num_images = num_images
         self.batch_size = batch_size
+        self.starts = range(rank * batch_size, num_images, world_size * batch_size)
 
     def __len__(self) -> int:
         """Return the number of batches of this process."""
-        return -(-len(self.indices) // self.batch_size)
+        return len(self.starts)
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         """Give the keys of one batch after the other."""
-        for start in range(0, len(self.indices), self.batch_size):
-            yield [(0, 0, index) for index in self.indices[start : start + self.batch_size]]
+        for start in self.starts:
+            end = min(start + self.batch_size, self.num_images)
+            yield [(0, 0, index) for index in range(start, end)]

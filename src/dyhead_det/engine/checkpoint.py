@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dyhead_det.config import RunConfig, parse_config, to_plain
 from dyhead_det.contracts import CategoryMap
+from dyhead_det.engine.distributed import main_only
 from dyhead_det.errors import CheckpointError
 from dyhead_det.files import written_whole
 from dyhead_det.models.foreign_files import named_tensors
@@ -49,6 +50,7 @@ class Checkpoint:
     training: dict[str, Any] | None = None
 
 
+@main_only
 def save_checkpoint(path: Path, checkpoint: Checkpoint, *, previous: Path | None = None) -> None:
     """Write a checkpoint, whole or not at all, and force it to the disk.
 

@@ -23,6 +23,7 @@ from dyhead_det.engine.coco_scores import (
     require_scorable,
 )
 from dyhead_det.engine.device import images_to_device
+from dyhead_det.engine.distributed import from_main, gathered, is_main, main_only, share_buffers
 from dyhead_det.errors import DatasetError
 from dyhead_det.files import written_whole
 
@@ -37,11 +38,12 @@ def evaluate_detector(
     backend: Backend,
     progress: bool,
 ) -> tuple[EvalResult, list[CocoResult]]:
-    """Run a detector over a data set and score what it finds.
+    """Run a detector over a data set and score what it finds; several processes share the images.
 
     Args:
         detector: images in, one `Prediction` per image out when in eval mode.
-        loader: batches of uint8 images (3, H, W) and of targets that carry `image_id`.
+        loader: batches of uint8 images (3, H, W) and of targets that carry `image_id`, this
+            process's share of the data set.
         ground_truth: the data set as a COCO dictionary, with its own ids.
         categories: the detector's classes; matched with the data set's by name.
         device: where the detector lies.
@@ -49,7 +51,7 @@ def evaluate_detector(
         progress: show a bar where stderr is a terminal.
 
     Returns:
-        The numbers, and the detections they were computed from.
+        The numbers, and in the main process the detections they were computed from.
 
     Raises:
         DatasetError: where classes do not match or nothing is annotated.
@@ -57,10 +59,16 @@ def evaluate_detector(
     """
     matched = match_categories(categories, ground_truth["categories"])
     require_scorable(ground_truth, backend)
-    detections = collect_detections(
+    share_buffers(detector)
+    found_here = collect_detections(
         detector, loader, categories=matched, device=device, progress=progress
     )
-    return evaluate_detections(ground_truth, detections, matched, backend=backend), detections
+    place = {image["id"]: number for number, image in enumerate(ground_truth["images"])}
+    detections = sorted(gathered(found_here), key=lambda found: place[found["image_id"]])
+    result = from_main(
+        lambda: evaluate_detections(ground_truth, detections, matched, backend=backend)
+    )
+    return result, detections
 
 
 def match_categories(detector: CategoryMap, dataset: Sequence[Mapping[str, Any]]) -> CategoryMap:
@@ -105,8 +113,14 @@ def collect_detections(
     # Not inference_mode: what a detector caches in it (anchors) fails later in backward.
     with torch.no_grad():
         for images, targets in tqdm(
-            loader, desc="evaluate", unit="batch", leave=False, disable=None if progress else True
+            loader,
+            desc="evaluate",
+            unit="batch",
+            leave=False,
+            disable=None if progress and is_main() else True,
         ):
+            if not images:
+                continue
             predictions = detector(images_to_device(images, device))
             for target, prediction in zip(targets, predictions, strict=True):
                 detections += to_coco(prediction, target["image_id"], categories)
@@ -135,6 +149,7 @@ def to_coco(prediction: Prediction, image_id: int, categories: CategoryMap) -> l
     ]
 
 
+@main_only
 def write_results(folder: Path, result: EvalResult, detections: Sequence[CocoResult]) -> None:
     """Write `metrics.json` and `detections.json` into a folder, which is made where needed."""
     folder.mkdir(parents=True, exist_ok=True)

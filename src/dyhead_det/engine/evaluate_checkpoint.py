@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import torch
+
 from dyhead_det.engine.checkpoint import load_checkpoint
 from dyhead_det.engine.coco_scores import Backend, EvalResult
 from dyhead_det.engine.datasets import load_evaluation_data
-from dyhead_det.engine.device import choose_device
+from dyhead_det.engine.distributed import one_per_machine_first
 from dyhead_det.engine.evaluate import evaluate_detector, write_results
 from dyhead_det.engine.loading import evaluation_loader
 from dyhead_det.engine.predict import Predictor
@@ -21,7 +23,7 @@ def evaluate_checkpoint(
     batch_size: int | None,
     short_edge: int | None,
     long_edge: int | None,
-    device: str,
+    device: torch.device,
 ) -> EvalResult:
     """Evaluate a checkpoint; write `metrics.json` and `detections.json` into a folder.
 
@@ -29,15 +31,16 @@ def evaluate_checkpoint(
 
     Raises:
         CheckpointError: If the checkpoint cannot be used.
-        ConfigError: If options do not go together or the device is not there.
+        ConfigError: If options do not go together.
         DatasetError: If the data cannot be used or its categories are others.
     """
-    checkpoint = load_checkpoint(path)
-    config = checkpoint.config
-    dataset = load_evaluation_data(config.data, data=data, images=images)
-    predictor = Predictor.from_checkpoint(
-        checkpoint, device=choose_device(device), short_edge=short_edge, long_edge=long_edge
-    )
+    with one_per_machine_first():
+        checkpoint = load_checkpoint(path)
+        config = checkpoint.config
+        dataset = load_evaluation_data(config.data, data=data, images=images)
+        predictor = Predictor.from_checkpoint(
+            checkpoint, device=device, short_edge=short_edge, long_edge=long_edge
+        )
     loader = evaluation_loader(
         config.data, dataset, predictor.device, batch_size=batch_size or config.eval.batch_size
     )

@@ -1,4 +1,4 @@
-"""Configuration -> the loaders of training and of evaluation."""
+"""Configuration -> the loaders of training and of evaluation, with the share of this process."""
 
 import logging
 import math
@@ -17,6 +17,7 @@ from dyhead_det.data.loaders import (
 )
 from dyhead_det.data.samplers import Counts, samples_per_epoch
 from dyhead_det.engine.datasets import image_counts
+from dyhead_det.engine.distributed import own_share
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ def training_loader(config: RunConfig, data: CocoDataset, device: torch.device) 
         seed=config.seed,
         counts=_counts(config.data, data),
         groups=aspect_ratio_groups(data) if config.data.group_by_aspect_ratio else None,
+        **own_share(),
     )
 
 
@@ -68,7 +70,7 @@ def evaluation_loader(
 ) -> DetectionLoader:
     """Build a loader of whole images: scores are those of the pixels as they are in the files."""
     return build_eval_loader(
-        DetectionDataset(data), _reading(config, device), batch_size=batch_size
+        DetectionDataset(data), _reading(config, device), batch_size=batch_size, **own_share()
     )
 
 

@@ -6,6 +6,7 @@ import logging
 import os
 from pathlib import Path
 
+from dyhead_det.engine.distributed import main_only
 from dyhead_det.files import written_whole
 
 logger = logging.getLogger(__name__)
@@ -20,6 +21,7 @@ class MetricsFile:
         self.path = path
         self._waiting: list[Row] = []
 
+    @main_only
     def append(self, row: Row) -> None:
         """Add a row at the end, or warn and write it with a later one."""
         self._waiting.append(row)
@@ -29,6 +31,7 @@ class MetricsFile:
             if len(self._waiting) == 1:
                 logger.warning("%s: rows wait to be written: %s", self.path, error.strerror)
 
+    @main_only
     def write(self, *, durable: bool = False) -> None:
         """Write the rows that wait, all or none; on request force the file to the disk.
 
@@ -55,6 +58,7 @@ def read_rows(path: Path) -> list[Row]:
     return rows
 
 
+@main_only
 def keep_rows(path: Path, *, last_step: int, evaluated_step: int) -> None:
     """Drop what a resumed run will write again: rows after the checkpoint it continues from."""
     kept = [

@@ -9,6 +9,7 @@ from types import TracebackType
 import torch
 from tqdm import tqdm
 
+from dyhead_det.engine.distributed import is_main
 from dyhead_det.engine.loading_advice import TOLERABLE_SHARE
 from dyhead_det.engine.stopwatch import LOADING, STEPS, Stopwatch
 
@@ -31,7 +32,7 @@ class TrainProgress(AbstractContextManager["TrainProgress"]):
         self._step = first_step
         self._device = device
         self._stopwatch = stopwatch
-        self._is_terminal = sys.stderr.isatty()
+        self._is_terminal = sys.stderr.isatty() and is_main()
         self._bar = tqdm(
             total=num_steps,
             initial=first_step,

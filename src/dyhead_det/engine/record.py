@@ -16,6 +16,7 @@ from dyhead_det.config_file import to_yaml
 from dyhead_det.contracts import Target
 from dyhead_det.data.statistics import DataStatistics, count
 from dyhead_det.engine.coco_scores import CocoResult, EvalResult
+from dyhead_det.engine.distributed import is_main, main_only
 from dyhead_det.engine.environment import describe_environment, num_cores
 from dyhead_det.engine.loading_advice import loading_advice
 from dyhead_det.engine.metrics_csv import write_csv
@@ -52,6 +53,7 @@ class RunRecord(AbstractContextManager["RunRecord"]):
         self._board: Board | None = None
         if run.config.train.tensorboard:
             require_tensorboard()
+        if run.config.train.tensorboard and is_main():
             with self._spared("tensorboard"):
                 self._board = Board(run.out / "tensorboard", read_rows(run.metrics_path))
         # The code that runs is that of now, not that of the end of the run.
@@ -74,6 +76,7 @@ class RunRecord(AbstractContextManager["RunRecord"]):
             with self._spared("tensorboard"):
                 self._board.close()
 
+    @main_only
     def draw_next_batch(self, targets: Sequence[Target]) -> None:
         """Draw the batch of these targets as soon as the detector has resized and padded it."""
         run = self._run
@@ -90,6 +93,7 @@ class RunRecord(AbstractContextManager["RunRecord"]):
 
         call_with_next_batch(run.detector, draw)
 
+    @main_only
     def add(self, row: Row) -> None:
         """Add losses or COCO numbers to metrics.jsonl, and to TensorBoard where it is asked for."""
         self._run.metrics_file.append(row)
@@ -102,6 +106,7 @@ class RunRecord(AbstractContextManager["RunRecord"]):
             self._num_loss_rows += 1
             self._advise(row["data_share"] or 0.0)
 
+    @main_only
     def evaluated(
         self,
         result: EvalResult,
@@ -130,6 +135,7 @@ class RunRecord(AbstractContextManager["RunRecord"]):
                     self._save(picture, "validation.png")
         self._write_overview(f"Going on: {run.step} of {run.num_steps} steps are done.")
 
+    @main_only
     def _write_overview(self, state: str) -> None:
         out, rows = self._run.out, read_rows(self._run.metrics_path)
         with self._spared("metrics.csv"):

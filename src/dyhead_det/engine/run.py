@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from dyhead_det.config import EarlyStoppingConfig, FreezeConfig, RunConfig, changed_keys, to_plain
@@ -30,6 +31,7 @@ from dyhead_det.engine.stopwatch import Stopwatch
 from dyhead_det.errors import CheckpointError, ConfigError
 from dyhead_det.models.detectors import Detector, build_detector
 from dyhead_det.models.finetune import start_from
+from dyhead_det.models.processes import num_processes
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +58,10 @@ HARMLESS_KEYS = (
 
 @dataclass(slots=True)
 class Run:
-    """Everything that a run holds; the second half changes as it goes."""
+    """Everything that a run holds; the second half changes as it goes.
+
+    `network` is `detector` as it is called in training, where several processes share the work.
+    """
 
     config: RunConfig
     out: Path
@@ -64,6 +69,7 @@ class Run:
     train_data: CocoDataset
     val_data: CocoDataset | None
     detector: Detector
+    network: nn.Module
     optimizer: torch.optim.Optimizer
     learning_rate: LearningRate
     scaler: torch.amp.GradScaler
@@ -142,6 +148,12 @@ def build_run(
     is_new: bool,
 ) -> Run:
     """Build all parts; only a new run reads weights to start from."""
+    if config.train.batch_size < num_processes():
+        msg = (
+            f"train.batch_size: {config.train.batch_size} images for {num_processes()} processes; "
+            "it counts the images of all of them, so give at least one for each"
+        )
+        raise ConfigError(msg)
     train_data = load_training_data(config.data)
     val_data = load_validation_data(config.data)
     if val_data is not None:  # better now than after the first epoch
@@ -176,6 +188,7 @@ def build_run(
         train_data=train_data,
         val_data=val_data,
         detector=detector,
+        network=detector,
         optimizer=optimizer,
         learning_rate=LearningRate(config.schedule, optimizer, num_steps=num_steps),
         scaler=torch.amp.GradScaler(device.type, enabled=config.train.amp == "fp16"),
@@ -218,6 +231,7 @@ def capture(run: Run, *, with_training: bool) -> Checkpoint:
         "data_digest": run.train_data.digest(),
         "patience": None if run.patience is None else run.patience.state_dict(),
         "ema": None,
+        "num_processes": num_processes(),
     }
     if run.ema is not None:
         training["ema"] = {
@@ -276,6 +290,14 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
             ACCUMULATE,
             parts,
             before,
+        )
+    if training["num_processes"] != num_processes():
+        logger.info(
+            "with %d processes instead of %d from here on: the same images, drawn sizes and "
+            "learning rates in every step, but sums that are rounded and images that are padded "
+            "otherwise",
+            num_processes(),
+            training["num_processes"],
         )
 
 

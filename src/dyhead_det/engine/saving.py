@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dyhead_det.engine.checkpoint import save_checkpoint
+from dyhead_det.engine.distributed import main_only
 from dyhead_det.engine.run import Run, capture
 from dyhead_det.engine.run_folder import BEST, LAST, PREVIOUS
 from dyhead_det.engine.stopwatch import SAVING
@@ -53,7 +54,7 @@ def keep_epoch(run: Run) -> None:
     if run.is_saved:
         kept_path = run.out / f"epoch_{run.step // run.steps_per_epoch:03d}.pt"
         with _outlived(run, kept_path.name):
-            link_or_copy(run.last_path, kept_path)
+            main_only(link_or_copy)(run.last_path, kept_path)
 
 
 def save_best(run: Run) -> bool:

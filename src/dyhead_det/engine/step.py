@@ -6,21 +6,28 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from dyhead_det.contracts import Target
 from dyhead_det.engine.device import images_to_device
+from dyhead_det.engine.distributed import gradients_shared, own_share, parallel
 from dyhead_det.engine.run import Run
 from dyhead_det.errors import NonFiniteLossError
 from dyhead_det.models.image_seeds import mix_seeds
 from dyhead_det.models.loss_counts import PER_IMAGE, loss_counts, loss_shares
+from dyhead_det.models.processes import num_processes, sum_over_processes
 
 # With a factor as low as this it is not by the factor that fp16 gradients overflow.
 LEAST_SCALE = 1e-4
 
 Part = tuple[list[Tensor], list[Target]]
+
+# What a process calls the network with when it has no image: its losses count for nothing.
+NOTHING: Part = (
+    [torch.zeros(3, 64, 64, dtype=torch.uint8)],
+    [Target(boxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.int64))],
+)
 
 AMP_TYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -33,16 +40,20 @@ def train_step(run: Run, images: list[Tensor], targets: list[Target]) -> tuple[f
     """
     seed = mix_seeds(run.config.seed, run.step)
     lr = run.learning_rate.set(run.step)
-    run.frozen_body.set(run.step)
+    if run.frozen_body.set(run.step):
+        run.network = run.detector
+        run.network = parallel(run.detector)
     run.optimizer.zero_grad(set_to_none=True)
     parts = _split(images, targets, run.config.train.accumulate)
     sums: dict[str, Tensor] = {}
+    first_number = own_share()["rank"] * run.config.train.accumulate
     for index, (part, shares) in enumerate(zip(parts, _shares(run, parts, seed), strict=True)):
         # Layers that drop at random draw from the global generators, anew in every part.
-        _seed_everything(mix_seeds(seed, index))
-        losses = _weigh(_forward(run, *part, seed=seed), shares)
-        total: Tensor = run.scaler.scale(torch.stack(list(losses.values())).sum())
-        total.backward()  # type: ignore[no-untyped-call]  # PyTorch's, not annotated
+        _seed_everything(mix_seeds(seed, first_number + index))
+        with gradients_shared(run.network, when=index == len(parts) - 1):
+            losses = _weigh(_forward(run, *(part if part[0] else NOTHING), seed=seed), shares)
+            total: Tensor = run.scaler.scale(torch.stack(list(losses.values())).sum())
+            total.backward()  # type: ignore[no-untyped-call]  # PyTorch's, not annotated
         for name, loss in losses.items():
             sums[name] = sums.get(name, 0) + loss.detach()
     run.scaler.unscale_(run.optimizer)
@@ -59,8 +70,13 @@ def train_step(run: Run, images: list[Tensor], targets: list[Target]) -> tuple[f
 
 
 def _split(images: list[Tensor], targets: list[Target], num_parts: int) -> list[Part]:
-    """Share out a batch as evenly as can be; no part is empty."""
-    num_parts = min(num_parts, len(images))
+    """Share out a batch as evenly as can be.
+
+    Alone, no part is empty; several processes must take equally many, and one without an image
+    takes part with nothing.
+    """
+    if num_processes() == 1:
+        num_parts = min(num_parts, len(images))
     bounds = [round(part * len(images) / num_parts) for part in range(num_parts + 1)]
     return [(images[start:end], targets[start:end]) for start, end in pairwise(bounds)]
 
@@ -71,8 +87,7 @@ def _shares(run: Run, parts: list[Part], seed: int) -> list[dict[str, Tensor]]:
     The whole is the batch of all processes, whose gradients are averaged: a part counts as often
     as there are processes.
     """
-    num_processes = dist.get_world_size() if _is_distributed() else 1
-    if len(parts) == num_processes == 1:
+    if len(parts) == num_processes() == 1:
         return [{}]
     counts = [
         loss_counts(
@@ -83,18 +98,15 @@ def _shares(run: Run, parts: list[Part], seed: int) -> list[dict[str, Tensor]]:
         )
         for images, targets in parts
     ]
-    whole = torch.stack([torch.stack(list(part.values())) for part in counts]).sum(dim=0)
-    if num_processes > 1:
-        dist.all_reduce(whole)
-    by_name = dict(zip(counts[0], whole, strict=True))
+    own = torch.stack([torch.stack(list(part.values())) for part in counts]).sum(dim=0)
+    whole = dict(zip(counts[0], sum_over_processes(own), strict=True))
     return [
-        {name: share * num_processes for name, share in loss_shares(part, by_name).items()}
-        for part in counts
+        {
+            name: share * num_processes() * bool(images)
+            for name, share in loss_shares(count, whole).items()
+        }
+        for count, (images, _) in zip(counts, parts, strict=True)
     ]
-
-
-def _is_distributed() -> bool:
-    return dist.is_available() and dist.is_initialized()
 
 
 def _weigh(losses: dict[str, Tensor], shares: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -113,7 +125,7 @@ def _forward(
     """Return the losses of a batch by the detector's names."""
     amp_type = AMP_TYPES[run.config.train.amp]
     with torch.autocast(run.device.type, dtype=amp_type, enabled=amp_type is not None):
-        losses: dict[str, Tensor] = run.detector(
+        losses: dict[str, Tensor] = run.network(
             images_to_device(images, run.device),
             _targets_to_device(targets, run.device),
             seed=seed,
@@ -150,7 +162,9 @@ def _finite_values(run: Run, sums: dict[str, Tensor], targets: list[Target]) -> 
     Raises:
         NonFiniteLossError: If a loss or the gradient is NaN or infinite.
     """
-    values = dict(zip(sums, torch.stack(list(sums.values())).tolist(), strict=True))
+    own = torch.stack(list(sums.values()))
+    means = sum_over_processes(own) / num_processes()
+    values = dict(zip(sums, means.tolist(), strict=True))
     if run.scaler.is_enabled():
         is_skipped = not math.isfinite(values["grad_norm"])
         values["skipped"] = float(is_skipped)
@@ -158,7 +172,9 @@ def _finite_values(run: Run, sums: dict[str, Tensor], targets: list[Target]) -> 
             values["grad_norm"] = 0.0
     wrong = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
     if wrong:
-        image_ids = ", ".join(str(target["image_id"]) for target in targets)
+        image_ids = "of another process"
+        if not own.isfinite().all():
+            image_ids = ", ".join(str(target["image_id"]) for target in targets)
         msg = (
             f"step {run.step + 1}: {', '.join(wrong)}, on images {image_ids}; {run.kept()}; lower "
             "optim.lr, lengthen schedule.warmup_steps, set optim.clip_norm or train.amp=off"

@@ -1,4 +1,7 @@
-"""What ends a run from outside, heeded where its state is whole: between two steps or batches."""
+"""What ends a run from outside, heeded where its state is whole: between two steps or batches.
+
+Processes that train together agree before every batch, so that they stop at the same one.
+"""
 
 import os
 import signal
@@ -7,6 +10,7 @@ from contextlib import AbstractContextManager
 from types import FrameType, TracebackType
 from typing import Any, Protocol
 
+from dyhead_det.engine.distributed import from_all
 from dyhead_det.errors import WorkerDiedError
 
 _SIGNALS = [
@@ -34,8 +38,11 @@ class Batches(Sized, Protocol):
 class StopSignals(AbstractContextManager["StopSignals"]):
     """Notes Ctrl-C, SIGTERM and a lost terminal instead of dying at once.
 
-    A second signal of the same kind acts as if this were not here. The death of a worker process
-    is noted too: PyTorch would raise an error wherever the program is, in the middle of a step.
+    A second Ctrl-C or lost terminal acts as if this were not here. A second SIGTERM does nothing:
+    schedulers and torchrun both send it to the same process, and have SIGKILL to insist.
+
+    The death of a worker process is noted too: PyTorch would raise an error wherever the program
+    is, in the middle of a step.
     """
 
     def __init__(self) -> None:
@@ -57,15 +64,19 @@ class StopSignals(AbstractContextManager["StopSignals"]):
             signal.signal(number, previous)
 
     def check(self) -> None:
-        """Raise `StopRequested` if a signal has come, PyTorch's error if a worker has died."""
-        if self._has_lost_child:
-            self._has_lost_child = False
-            self._previous[_SIGCHLD](_SIGCHLD, None)
+        """Raise `StopRequested` if a signal has come to this process; errors as `check_workers`."""
+        self.check_workers()
         if self.received is not None:
             raise StopRequested(self.received)
 
+    def check_workers(self) -> None:
+        """Raise PyTorch's error if a worker process has died."""
+        if self._has_lost_child:
+            self._has_lost_child = False
+            self._previous[_SIGCHLD](_SIGCHLD, None)
+
     def watch(self, batches: Batches) -> "WatchedBatches":
-        """Return the same batches, with a check before each."""
+        """Return the same batches; `StopRequested` is raised before one when a signal has come."""
         return WatchedBatches(batches, self)
 
     def take_over_deaths(self) -> None:
@@ -80,17 +91,26 @@ class StopSignals(AbstractContextManager["StopSignals"]):
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self.received = number
-        signal.signal(number, self._previous[number])
+        if number != signal.SIGTERM:
+            signal.signal(number, self._previous[number])
         if number == getattr(signal, "SIGHUP", None):
             _leave_terminal()
 
 
 class WatchedBatches:
-    """Batches of a loader, with a check before each."""
+    """Batches of a loader, in step with those of the other processes, until a signal comes.
+
+    A process whose share has ended waits here for the others; steps for which none of the processes
+    has an image are left out.
+
+    Attributes:
+        num_images: in the last batch, of all processes together.
+    """
 
     def __init__(self, batches: Batches, stop: StopSignals) -> None:
         self._batches = batches
         self._stop = stop
+        self.num_images = 0
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -98,21 +118,38 @@ class WatchedBatches:
     def __iter__(self) -> Iterator[Any]:
         batches = iter(self._batches)
         while True:
-            try:
-                batch = next(batches, None)
-                self._stop.take_over_deaths()
-                self._stop.check()
-            except RuntimeError as error:
-                if not str(error).startswith(("DataLoader worker", "Pin memory thread")):
-                    raise
-                msg = (
-                    f"a process that reads images died ({error}); lower data.num_workers or free "
-                    "memory, in /dev/shm too"
-                )
-                raise WorkerDiedError(msg) from error
-            if batch is None:
+            batch = self._next(batches)
+            images = () if batch is None else batch[0]
+            signals, are_left, num_images = zip(
+                *from_all(self._stop.received or 0, batch is not None, len(images)), strict=True
+            )
+            if max(signals):
+                raise StopRequested(max(signals))
+            if not any(are_left):
                 return
-            yield batch
+            self.num_images = sum(num_images)
+            if batch is not None and self.num_images:
+                yield batch
+
+    def _next(self, batches: Iterator[Any]) -> Any:  # noqa: ANN401 - whatever a loader gives
+        """Return the next batch, None after the last.
+
+        Raises:
+            WorkerDiedError: If a process that reads images has died.
+        """
+        try:
+            batch = next(batches, None)
+            self._stop.take_over_deaths()
+            self._stop.check_workers()
+        except RuntimeError as error:
+            if not str(error).startswith(("DataLoader worker", "Pin memory thread")):
+                raise
+            msg = (
+                f"a process that reads images died ({error}); lower data.num_workers or free "
+                "memory, in /dev/shm too"
+            )
+            raise WorkerDiedError(msg) from error
+        return batch
 
 
 def _leave_terminal() -> None:

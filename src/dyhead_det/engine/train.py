@@ -15,7 +15,15 @@ from dyhead_det.config import RunConfig
 from dyhead_det.config_file import to_yaml
 from dyhead_det.data.coco import CocoDataset
 from dyhead_det.data.loaders import DetectionLoader
+from dyhead_det.engine.checkpoint import Checkpoint
 from dyhead_det.engine.coco_scores import CocoResult, EvalResult
+from dyhead_det.engine.distributed import (
+    from_main,
+    main_only,
+    main_only_block,
+    one_per_machine_first,
+    parallel,
+)
 from dyhead_det.engine.evaluate import evaluate_detector
 from dyhead_det.engine.loading import evaluation_loader, training_loader
 from dyhead_det.engine.out_of_memory import explained_out_of_memory
@@ -36,11 +44,13 @@ from dyhead_det.engine.stopwatch import EVALUATION, LOADING, STEPS
 from dyhead_det.errors import (
     ConfigError,
     DatasetError,
+    LostProcessError,
     StoppedError,
     WorkerDiedError,
 )
 from dyhead_det.files import written_whole
 from dyhead_det.models.detectors import Detector
+from dyhead_det.models.processes import num_processes
 
 logger = logging.getLogger(__name__)
 
@@ -92,19 +102,16 @@ def train(
         TrainingError: If memory, a worker process or the disk at the end fails.
         StoppedError: If the run was stopped by a signal; it is saved then.
     """
-    with held_folder(out):
-        checkpoint = load_last(out)
-        if checkpoint is not None and not resume:
-            msg = f"{out}: holds a run; go on with it by --resume, or give another folder by --out"
-            raise ConfigError(msg)
-        with explained_out_of_memory(config, device, lambda: "nothing is saved yet"):
+    with main_only_block(held_folder(out)):
+        checkpoint = from_main(lambda: _checkpoint_to_go_on_from(out, resume=resume))
+        with (
+            explained_out_of_memory(config, device, lambda: "nothing is saved yet"),
+            one_per_machine_first(),
+        ):
             run = build_run(config, out, device, is_new=checkpoint is None)
-        if checkpoint is None:
-            run.metrics_path.unlink(missing_ok=True)
-        else:
+        if checkpoint is not None:
             restore(run, checkpoint)
-        with written_whole(out / "config.yaml") as unfinished:
-            unfinished.write_text(to_yaml(config), encoding="utf-8")
+        _prepare_folder(run, is_new=checkpoint is None)
         _tell_start(run)
         was_finished = run.is_finished
         if not was_finished:
@@ -114,13 +121,30 @@ def train(
     return TrainResult(run.step, run.best, result_path, was_finished)
 
 
+def _checkpoint_to_go_on_from(out: Path, *, resume: bool) -> Checkpoint | None:
+    checkpoint = load_last(out)
+    if checkpoint is not None and not resume:
+        msg = f"{out}: holds a run; go on with it by --resume, or give another folder by --out"
+        raise ConfigError(msg)
+    return checkpoint
+
+
+@main_only
+def _prepare_folder(run: Run, *, is_new: bool) -> None:
+    if is_new:
+        run.metrics_path.unlink(missing_ok=True)
+    with written_whole(run.out / "config.yaml") as unfinished:
+        unfinished.write_text(to_yaml(run.config), encoding="utf-8")
+
+
 def _tell_start(run: Run) -> None:
     num_val = 0 if run.val_data is None else len(run.val_data)
     logger.info(
-        "%s on %s: %d images to train on, %d to validate on, %d classes; steps %d to %d of %d an "
-        "epoch -> %s",
+        "%s on %s%s: %d images to train on, %d to validate on, %d classes; steps %d to %d of %d "
+        "an epoch -> %s",
         run.config.model.detector.name,
-        run.device,
+        run.device.type,
+        f" in {num_processes()} processes" if num_processes() > 1 else "",
         len(run.train_data),
         num_val,
         len(run.train_data.categories),
@@ -139,6 +163,7 @@ def _run_to_the_end(run: Run) -> None:
         device=run.device,
         stopwatch=run.stopwatch,
     )
+    run.network = parallel(run.detector)
     loader = training_loader(run.config, run.train_data, run.device)
     with StopSignals() as stop, progress, RunRecord(run, progress) as record:
         try:
@@ -161,6 +186,9 @@ def _run_to_the_end(run: Run) -> None:
                 "go on with --resume"
             )
             raise StoppedError(msg, signal_number=request.signal_number) from request
+        except LostProcessError:  # met between two steps or two batches, where the state is whole
+            save_last(run)
+            raise
         except (DatasetError, WorkerDiedError) as error:  # they come instead of a batch
             save_last(run)
             raise type(error)(f"{error}; {run.kept()}; go on with --resume") from error
@@ -178,14 +206,15 @@ def _train_one_epoch(
     epoch, start_step = divmod(run.step, run.steps_per_epoch)
     loader.set_epoch(epoch, start_step=start_step)
     run.detector.train()
-    for images, targets in run.stopwatch.waits(LOADING, stop.watch(loader)):
-        if run.step == 0:
+    watched = stop.watch(loader)
+    for images, targets in run.stopwatch.waits(LOADING, watched):
+        if run.step == 0 and images:
             record.draw_next_batch(targets)
         with run.stopwatch.part(STEPS):
             lr, loss = train_step(run, images, targets)
-        # The loader leaves out batches without a readable image, but counts them.
+        # Steps without a readable image are left out, but counted.
         run.step = min(epoch * run.steps_per_epoch + loader.position, run.num_steps)
-        progress.advance(run.step, num_images=len(images), loss=loss, lr=lr)
+        progress.advance(run.step, num_images=watched.num_images, loss=loss, lr=lr)
         if run.step % run.config.train.log_every_steps == 0 or run.step == run.num_steps:
             _log_losses(run, progress, record, lr)
         if run.step == run.num_steps:
@@ -227,10 +256,11 @@ def _evaluate(run: Run, data: CocoDataset, stop: StopSignals, record: RunRecord)
     if config.ema is not None and config.ema.evaluate_raw:
         raw, _ = _score(run, run.detector, data, stop)
     run.metrics = result.metrics
-    run.evaluated_step = run.step
     is_best = not run.best or result.ap > (run.best["AP"] or 0.0)
-    if is_best and save_best(run):  # only what can be read again counts as the best
+    # Only what can be read again counts as the best.
+    if is_best and from_main(lambda: save_best(run)):
         run.best = {"step": run.step, **result.metrics}
+    run.evaluated_step = run.step
     logger.info(
         "step %d, epoch %.4g: AP %.3f, AP50 %.3f%s",
         run.step,

@@ -17,6 +17,8 @@ from dyhead_det.models.atss_loss import TINY, centerness
 from dyhead_det.models.detectors import Detector
 
 PER_IMAGE = "images"
+# Those of FCOS and ATSS.
+LOSSES = ("classification", "bbox_regression", "bbox_ctrness")
 # The least that a loss is divided by; where nothing is positive, its box losses are zero anyhow.
 FLOORS = {"bbox_regression": TINY}
 
@@ -41,9 +43,12 @@ def loss_counts(
         zero; the losses divide by the `FLOORS` then (1 where none is given).
     """
     network = detector.network
-    num_images = torch.tensor(float(len(targets)), device=targets[0]["boxes"].device)
+    device = next(detector.parameters()).device
+    num_images = torch.tensor(float(len(targets)), device=device)
     if not isinstance(network, FCOS | ATSS):
         return {PER_IMAGE: num_images}
+    if not targets:
+        return dict.fromkeys(LOSSES, num_images)
     detector.image_seeds.start(seed, targets)
     # Nobody looks at a pixel: images without memory are resized at no cost.
     images = [torch.empty(3, *size_hw, device="meta") for size_hw in sizes_hw]
@@ -61,7 +66,7 @@ def loss_counts(
     else:
         matched = network.match(resized, anchors, num_anchors_per_level)
     num_positive = (torch.stack(matched) >= 0).sum().to(num_images.dtype)
-    counts = dict.fromkeys(("classification", "bbox_regression", "bbox_ctrness"), num_positive)
+    counts = dict.fromkeys(LOSSES, num_positive)
     if isinstance(network, ATSS):
         counts["bbox_regression"] = _centerness_sum(resized, anchors, matched)
     return counts
