@@ -1,70 +1,75 @@
 """faster-coco-eval against pycocotools on a synthetic set: seconds, ratio, equality.
 
-    python scripts/bench_eval.py --images 500 --rounds 5
+    python scripts/bench_eval.py --images 5000 --rounds 3
 
-Runs alternate between the two, so that a busy machine slows both; medians are compared.
+Both get the same detections in memory; what is measured is all between them and the numbers.
 """
 
 import argparse
-import os
-import platform
-import statistics
-import time
+from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dyhead_det.contracts import Category, CategoryMap
 from dyhead_det.engine.coco_scores import Backend, CocoResult, EvalResult, evaluate_detections
+from measuring import machine, markdown, median_costs, report
 
 BACKENDS: tuple[Backend, Backend] = ("pycocotools", "faster-coco-eval")
 
 
 def main() -> None:
-    """Measure and print a markdown table."""
+    """Measure, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=300)
+    parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--classes", type=int, default=80)
     parser.add_argument("--objects", type=int, default=7, help="per image")
     parser.add_argument("--detections", type=int, default=100, help="per image")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path("bench"))
     options = parser.parse_args()
-    ground_truth, detections, categories = synthetic_set(options)
-    seconds: dict[Backend, list[float]] = {backend: [] for backend in BACKENDS}
+    truth_and_detections = synthetic_set(options)
     results: dict[Backend, EvalResult] = {}
-    for _ in range(options.rounds):
-        for backend in BACKENDS:
-            started_at = time.perf_counter()
-            results[backend] = evaluate_detections(
-                ground_truth, detections, categories, backend=backend
-            )
-            seconds[backend].append(time.perf_counter() - started_at)
-    report(options, seconds, results)
 
+    def evaluate(backend: Backend) -> None:
+        results[backend] = evaluate_detections(*truth_and_detections, backend=backend)
 
-def report(
-    options: argparse.Namespace,
-    seconds: dict[Backend, list[float]],
-    results: dict[Backend, EvalResult],
-) -> None:
-    """Print medians, their ratio and the largest difference of the 12 numbers."""
-    print(
-        f"{options.images} images, {options.classes} classes, {options.objects} objects and "
-        f"{options.detections} detections each; {options.rounds} rounds; "
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs"
+    costs = median_costs(
+        {backend: partial(evaluate, backend) for backend in BACKENDS}, options.rounds
     )
-    print("\n| backend | version | median s | AP |\n|---|---|---|---|")
-    for backend in BACKENDS:
-        median = statistics.median(seconds[backend])
-        print(f"| {backend} | {version(backend)} | {median:.3f} | {results[backend].ap:.6f} |")
-    reference, fast = (statistics.median(seconds[backend]) for backend in BACKENDS)
-    differences = [
-        abs(value - other)
-        for value, other in zip(*(results[b].metrics.values() for b in BACKENDS), strict=True)
-        if value is not None and other is not None
+    reference = costs["pycocotools"]
+    rows = [
+        [
+            f"{backend} {version(backend)}",
+            f"{cost.seconds:.2f}",
+            f"{cost.cpu_seconds:.2f}",
+            f"{reference.seconds / cost.seconds:.1f}",
+            f"{reference.cpu_seconds / cost.cpu_seconds:.1f}",
+            f"{results[backend].ap:.6f}",
+        ]
+        for backend, cost in costs.items()
     ]
-    print(f"\nratio {reference / fast:.1f}; largest difference {max(differences):.1e}")
+    title = (
+        f"# Evaluation\n\n{machine()}; {options.images} images, {options.classes} classes, "
+        f"{options.objects} objects and {options.detections} detections each; medians of "
+        f"{options.rounds} interleaved rounds\n"
+    )
+    table = markdown(["", "s", "CPU s", "times faster", "by CPU", "AP"], rows)
+    difference = f"\nLargest difference of the 12 numbers: {largest_difference(results):.1e}"
+    report([title, *table, difference], options.out / "bench_eval.md")
+
+
+def largest_difference(results: dict[Backend, EvalResult]) -> float:
+    """Compare the 12 numbers."""
+    return max(
+        abs(value - other)
+        for value, other in zip(
+            *(results[backend].metrics.values() for backend in BACKENDS), strict=True
+        )
+        if value is not None and other is not None
+    )
 
 
 def synthetic_set(

@@ -1,0 +1,152 @@
+"""How long a command takes before it works, and `predict` on one image against the bare minimum.
+
+    python scripts/bench_startup.py --rounds 5
+
+The bare minimum of a prediction: Python starts, imports torch, reads the file of weights and runs
+the detector once. What it takes besides to have a detector (importing torchvision, building it) is
+not counted in it, nor drawing and writing; `predict` has to do all of that.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from dyhead_det.config_file import load_config
+from dyhead_det.contracts import Category, CategoryMap
+from dyhead_det.engine.checkpoint import Checkpoint, save_checkpoint
+from dyhead_det.models.detectors import build_detector
+from measuring import Cost, cost_of, machine, markdown, median_cost, median_costs, report
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+# Run in a Python of its own; prints the seconds of the clock and of the CPU that count.
+BARE_MINIMUM = """
+import json, sys, time
+
+def now():
+    return time.perf_counter(), time.process_time()
+
+def add(before):
+    total[:] = [sum_ + after - b for sum_, after, b in zip(total, now(), before)]
+
+total = [0.0, 0.0]
+before = now()
+import torch
+add(before)
+from dyhead_det import load
+from dyhead_det.engine.image_input import as_image
+detector, image = load(sys.argv[1]).detector, as_image(sys.argv[2])
+before = now()
+torch.load(sys.argv[1], weights_only=True)
+add(before)
+before = now()
+with torch.no_grad():
+    detector([image.float() / 255])
+add(before)
+print(json.dumps(total))
+"""
+
+
+def main() -> None:
+    """Measure both, and write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path("bench"))
+    options = parser.parse_args()
+    lines = [
+        f"# Start-up\n\n{machine()}; {torch.get_num_threads()} threads; medians of "
+        f"{options.rounds} interleaved rounds\n",
+        *help_table(options.rounds),
+        "",
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        lines += predict_table(Path(folder), options.rounds)
+    report(lines, options.out / "bench_startup.md")
+
+
+def help_table(rounds: int) -> list[str]:
+    """Time `--help` beside an empty program and the import of torch."""
+    commands = {
+        "`python -c pass`": ["-c", "pass"],
+        "`dyhead-det --help`": ["-m", "dyhead_det", "--help"],
+        "`dyhead-det predict --help`": ["-m", "dyhead_det", "predict", "--help"],
+        "`import torch`": ["-c", "import torch"],
+        "`import torchvision`": ["-c", "import torchvision"],
+    }
+    costs = median_costs({name: partial(python, *each) for name, each in commands.items()}, rounds)
+    rows = [
+        [name, f"{cost.seconds:.2f}", f"{cost.cpu_seconds:.2f}"] for name, cost in costs.items()
+    ]
+    return markdown(["", "s", "CPU s"], rows)
+
+
+def predict_table(folder: Path, rounds: int) -> list[str]:
+    """Time `predict` on one image beside the bare minimum, for a small and a large detector."""
+    image = folder / "image.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)).save(image)
+    rows = []
+    for name in ("demo", "retinanet_r50_dyhead"):
+        checkpoint = write_checkpoint(name, folder)
+        minimum, predicted = compare(
+            partial(bare_minimum, checkpoint, image),
+            partial(cost_of, partial(predict, checkpoint, image, folder / "out")),
+            rounds,
+        )
+        rows.append(
+            [
+                f"`{name}.yaml`",
+                f"{minimum.seconds:.2f} ({minimum.cpu_seconds:.2f})",
+                f"{predicted.seconds:.2f} ({predicted.cpu_seconds:.2f})",
+                f"{predicted.seconds / minimum.seconds:.2f}",
+                f"{predicted.cpu_seconds / minimum.cpu_seconds:.2f}",
+            ]
+        )
+    columns = ["one image of 640 x 480", "bare minimum s (CPU)", "`predict` s (CPU)"]
+    return markdown([*columns, "ratio", "CPU ratio"], rows)
+
+
+def compare(one: Callable[[], Cost], other: Callable[[], Cost], rounds: int) -> tuple[Cost, Cost]:
+    """Run two in turn; return the medians of what they tell."""
+    pairs = [(one(), other()) for _ in range(rounds)]
+    return median_cost([pair[0] for pair in pairs]), median_cost([pair[1] for pair in pairs])
+
+
+def bare_minimum(checkpoint: Path, image: Path) -> Cost:
+    """Return what import, weights and forward take, and an empty program besides."""
+    empty = cost_of(partial(python, "-c", "pass"))
+    seconds, cpu_seconds = json.loads(python("-c", BARE_MINIMUM, str(checkpoint), str(image)))
+    return Cost(empty.seconds + seconds, empty.cpu_seconds + cpu_seconds)
+
+
+def predict(checkpoint: Path, image: Path, out: Path) -> None:
+    """Run the command as a person would."""
+    python("-m", "dyhead_det", "predict", str(checkpoint), str(image), "--out", str(out))
+
+
+def python(*arguments: str) -> str:
+    """Run a Python of its own and return what it prints."""
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def write_checkpoint(name: str, folder: Path) -> Path:
+    """Save a detector of a shipped configuration with random weights."""
+    config = load_config(CONFIGS / f"{name}.yaml")
+    categories = CategoryMap(tuple(Category(f"class {i}", i) for i in range(1, 81)))
+    detector = build_detector(config.model, num_classes=80, load_body_weights=False)
+    path = folder / f"{name}.pt"
+    save_checkpoint(path, Checkpoint(config, categories, detector.state_dict(), 0, {}))
+    return path
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""What the benchmarks share: contestants in turn, medians, a table, the name of the machine.
+
+Contestants run round by round, one after the other, so that a busy machine disturbs all alike, and
+medians are compared. CPU seconds count all threads and all processes that a run has waited for;
+they hardly change when the machine is busy.
+"""
+
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one run took, by the clock and on the CPU."""
+
+    seconds: float
+    cpu_seconds: float
+
+
+def cost_of(run: Callable[[], object]) -> Cost:
+    """Run once."""
+    started_at, cpu_before = time.perf_counter(), _cpu_seconds()
+    run()
+    return Cost(time.perf_counter() - started_at, _cpu_seconds() - cpu_before)
+
+
+def median_costs(contestants: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Cost]:
+    """Let the contestants run in turn; return the medians of each."""
+    costs: dict[str, list[Cost]] = {name: [] for name in contestants}
+    for _ in range(rounds):
+        for name, run in contestants.items():
+            costs[name].append(cost_of(run))
+    return {name: median_cost(each) for name, each in costs.items()}
+
+
+def median_cost(costs: Sequence[Cost]) -> Cost:
+    """Return the median of both clocks, each by itself."""
+    return Cost(
+        statistics.median(cost.seconds for cost in costs),
+        statistics.median(cost.cpu_seconds for cost in costs),
+    )
+
+
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lay out a table, the first column to the left, numbers to the right."""
+    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
+    return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def machine() -> str:
+    """Name processor, Python and the libraries that matter."""
+    libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "pillow"))
+    return f"{_processor()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, {libraries}"
+
+
+def report(lines: Sequence[str], path: Path) -> None:
+    """Print a report and write it to a file."""
+    text = "\n".join(lines) + "\n"
+    sys.stdout.write(text)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def _cpu_seconds() -> float:
+    return sum(os.times()[:4])  # user and system, of this process and of its children
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
