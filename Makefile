@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
+BENCH := --quick
 # Idle OpenMP threads that spin make small CPU work many times slower on a busy machine.
 export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check bench clean
+.PHONY: help setup demo test test-all check bench bench-full clean
 
 help:  ## List these words
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,9 +39,11 @@ check: setup  ## Check format, style and types, and run the fast tests
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -m 'not gpu and not slow'
 
-bench: setup  ## Measure speed side by side; tables and pictures go to bench/
-	@mkdir -p bench
-	for script in scripts/bench_*.py; do $(BIN)/python $$script --out bench || exit 1; done
+bench: setup  ## Measure speed side by side, in minutes; tables and pictures go to bench/
+	for script in scripts/bench_*.py; do $(BIN)/python $$script $(BENCH) --out bench || exit 1; done
+
+bench-full: BENCH :=
+bench-full: bench  ## The same with large inputs and more rounds, an hour or so
 
 clean:  ## Remove what these commands made
 	rm -rf $(VENV) $(DEMO) bench build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

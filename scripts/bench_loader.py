@@ -1,11 +1,14 @@
 """Images per second of the loader alone, against torchvision's way; and reading the annotations.
 
-    python scripts/bench_loader.py --workers 2 --data mydata --data others
+    python scripts/bench_loader.py --quick
+    python scripts/bench_loader.py --data mydata --data others
 
-A folder given by --data holds train.json and images/; besides, two sets of JPEG files are drawn.
-The other loader is put together as torchvision's detection reference does: CocoDetection without
-images that have no object, transforms v2 in the workers (a flip, floats, valid boxes), DataLoader.
-Both end with float images in the main process and read every image once an epoch.
+A folder given by --data holds train.json and images/; it is read as it is, and some of its pictures
+enlarged to 6 megapixels. Without --data both sets are drawn. The other loader is put together as
+torchvision's detection reference does: CocoDetection without images that have no object, transforms
+v2 in the workers (a flip, floats, valid boxes), DataLoader. Both end with float images in the main
+process and read every image once an epoch. Then our loader's settings against each other (not with
+--quick), and readers of an annotation file of the size of COCO's. Writes bench_loader.md and .png.
 """
 
 import argparse
@@ -16,14 +19,12 @@ import math
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 from torchvision.datasets import CocoDetection, wrap_dataset_for_transforms_v2
@@ -33,93 +34,76 @@ from dyhead_det.data.coco import CocoDataset, load_coco
 from dyhead_det.data.loaders import DetectionDataset, Reading, build_train_loader
 from dyhead_det.data.transforms import build_augmentation
 from dyhead_det.engine.device import images_to_device
-from measuring import Cost, machine, markdown, median_cost, median_costs, report
+from made_data import draw_photographs, enlarge_photographs, write_annotations
+from measuring import (
+    Cost,
+    draw_bars,
+    machine,
+    markdown,
+    median_cost,
+    median_costs,
+    option_parser,
+    parse,
+    report,
+)
+from read_annotations import READERS
 
 REFERENCE = "torchvision's reference"
+OURS = "dyhead-det"
+
 # What a detector resizes to, as in most configurations.
 EDGES = (800, 1333)
 
-# Width, height and number of the drawn pictures.
-DRAWN = {"drawn, 0.3 megapixels": (640, 480, 200), "drawn, 6 megapixels": (3000, 2000, 20)}
-
-# Run in a Python of its own; prints seconds, CPU seconds, MiB and MiB per process that reads all.
-READ = """
-import json, os, sys, time
-{imports}
-
-def mib(path, key):
-    with open(path) as lines:
-        return sum(int(line.split()[1]) for line in lines if line.startswith(key)) / 1024
-
-def in_a_worker(read_all):
-    out_of, into = os.pipe()
-    if os.fork() == 0:
-        read_all()
-        os.write(into, str(mib("/proc/self/smaps_rollup", "Private")).encode())
-        os._exit(0)
-    os.wait()
-    return float(os.read(out_of, 100))
-
-path = sys.argv[1]
-before = time.perf_counter(), time.process_time()
-{read}
-after = time.perf_counter(), time.process_time()
-peak = mib("/proc/self/status", "VmHWM")
-worker = in_a_worker(lambda: {read_all}) if {has_workers} else None
-print("\\n" + json.dumps([after[0] - before[0], after[1] - before[1], peak, worker]))
-"""
-READERS = {
-    "json.load": {
-        "imports": "",
-        "read": "with open(path) as file: table = json.load(file)",
-        "read_all": "None",
-        "has_workers": False,
-    },
-    "pycocotools": {
-        "imports": "from pycocotools.coco import COCO",
-        "read": "table = COCO(path)",
-        "read_all": "[len(table.loadAnns(table.getAnnIds(key))) for key in table.imgs]",
-        "has_workers": True,
-    },
-    "dyhead-det": {
-        "imports": "from pathlib import Path; from dyhead_det.data.coco import load_coco",
-        "read": "table = load_coco(Path(path), Path(), split='train')",
-        "read_all": "[len(table.target(row)) for row in range(len(table))]",
-        "has_workers": True,
-    },
-}
+BOXES_OF_COCO = 860_000
 
 
 def main() -> None:
-    """Measure loaders and annotation readers, and write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, action="append", default=[])
+    """Measure loaders and annotation readers, and write tables and picture."""
+    parser = option_parser(__doc__)
+    parser.add_argument("--data", type=Path, action="append", default=[], help="repeat as needed")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--images", type=int, default=400, help="at least so many a round")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--boxes", type=int, default=860_000, help="0 leaves the annotations out")
-    parser.add_argument("--out", type=Path, default=Path("bench"))
-    options = parser.parse_args()
+    parser.add_argument("--images", type=int, help="at least so many a round [400, quick 60]")
+    parser.add_argument("--boxes", type=int, help="in the annotation file [860000, quick 100000]")
+    options = parse(parser)
+    options.images = options.images or (60 if options.quick else 400)
+    options.boxes = options.boxes or (100_000 if options.quick else BOXES_OF_COCO)
+    torch.set_num_threads(1)
     lines = [
         f"# Loading\n\n{machine()}; {options.workers} workers, batches of {options.batch_size}, "
         f"medians of {options.rounds} interleaved rounds\n"
     ]
     with tempfile.TemporaryDirectory() as folder:
-        lines += loader_table(dict(data_sets(options.data, Path(folder))), options)
-        if options.boxes:
-            lines += ["", *annotation_table(Path(folder) / "large.json", options.boxes)]
+        folders = dict(data_sets(options, Path(folder)))
+        lines += [*loader_table(folders, options), ""]
+        if not options.quick:
+            lines += [*settings_table(next(iter(folders.values())), options), ""]
+        lines += annotation_table(Path(folder) / "large.json", options)
     report(lines, options.out / "bench_loader.md")
 
 
-def loader_table(folders: dict[str, Path], options: argparse.Namespace) -> list[str]:
+def data_sets(options: argparse.Namespace, folder: Path) -> Iterator[tuple[str, Path]]:
+    """Give the data sets by name, and each with large pictures besides."""
+    few = max(6, options.images // 20)
+    for path in options.data:
+        yield path.name, path
+        enlarge_photographs(path, folder / path.name, long_edge=3000, count=few)
+        yield f"{path.name}, enlarged to 6 megapixels", folder / path.name
+    if not options.data:
+        draw_photographs(folder / "small", width=640, height=480, count=options.images)
+        yield "drawn, 0.3 megapixels", folder / "small"
+        draw_photographs(folder / "large", width=3000, height=2000, count=few)
+        yield "drawn, 6 megapixels", folder / "large"
+
+
+def loader_table(folders: Mapping[str, Path], options: argparse.Namespace) -> list[str]:
     """Let the loaders read each data set in turn."""
-    torch.set_num_threads(1)
-    rows = []
+    rows, speeds = [], {}
     for name, folder in folders.items():
         runs, num_images = contestants(folder, options)
         costs = median_costs(runs, options.rounds)
         reference = costs[REFERENCE]
+        speeds[name] = {contestant: num_images / cost.seconds for contestant, cost in costs.items()}
         rows += [
             [
                 f"{name}: {contestant}",
@@ -130,38 +114,56 @@ def loader_table(folders: dict[str, Path], options: argparse.Namespace) -> list[
             ]
             for contestant, cost in costs.items()
         ]
-    columns = ["", "images/s", "CPU ms per image", "times faster", "by CPU"]
-    return markdown(columns, rows)
+    draw_bars(speeds, "images per second, the loader alone", options.out / "bench_loader.png")
+    return markdown(["", "images/s", "CPU ms per image", "times faster", "by CPU"], rows)
 
 
 def contestants(
     folder: Path, options: argparse.Namespace
 ) -> tuple[dict[str, Callable[[], None]], int]:
     """Return what each loader has to do, some epochs, and how many images that makes."""
-    coco = load_coco(folder / "train.json", folder / "images", split="train")
-    coco = coco.without_empty_images()
+    coco = our_table(folder)
+    # Large pictures are read once a round: they take as long as many small ones.
+    is_large = max(coco.size_wh(0)) > 2 * EDGES[1]
+    num_epochs = 1 if is_large else math.ceil(options.images / len(coco))
     reference = reference_data(folder)
-    num_epochs = math.ceil(options.images / len(coco))
-
-    def run(build: Callable[[], Iterable[object]]) -> None:
-        batches = build()
-        for _ in range(num_epochs):
-            for _ in batches:
-                pass
-
     runs = {
-        REFERENCE: partial(run, partial(reference_loader, reference, options)),
-        "dyhead-det": partial(run, partial(OurBatches, coco, None, options)),
-        "dyhead-det, `reduce_jpegs`": partial(run, partial(OurBatches, coco, EDGES, options)),
+        REFERENCE: partial(run, partial(reference_loader, reference, options), num_epochs),
+        OURS: partial(run, partial(OurBatches, coco, options), num_epochs),
     }
+    if is_large:
+        runs[f"{OURS}, `reduce_jpegs: false`"] = partial(
+            run, partial(OurBatches, coco, options, resized_to=None), num_epochs
+        )
     return runs, num_epochs * len(coco)
+
+
+def run(build: Callable[[], Iterable[object]], num_epochs: int) -> None:
+    """Build a loader and read all that it gives."""
+    batches = build()
+    for _ in range(num_epochs):
+        for _ in batches:
+            pass
+
+
+def our_table(folder: Path) -> CocoDataset:
+    """Read the annotations of a data set."""
+    coco = load_coco(folder / "train.json", folder / "images", split="train")
+    return coco.without_empty_images()
 
 
 class OurBatches:
     """Our training loader, up to the images that a detector takes."""
 
     def __init__(
-        self, coco: CocoDataset, resized_to: tuple[int, int] | None, options: argparse.Namespace
+        self,
+        coco: CocoDataset,
+        options: argparse.Namespace,
+        *,
+        resized_to: tuple[int, int] | None = EDGES,
+        num_workers: int | None = None,
+        prefetch_factor: int = 2,
+        persistent_workers: bool = True,
     ) -> None:
         augmentation = build_augmentation(
             horizontal_flip=0.5,
@@ -171,9 +173,9 @@ class OurBatches:
             size=EDGES[0],
         )
         reading = Reading(
-            num_workers=options.workers,
-            prefetch_factor=2,
-            persistent_workers=True,
+            num_workers=options.workers if num_workers is None else num_workers,
+            prefetch_factor=prefetch_factor,
+            persistent_workers=persistent_workers,
             pin_memory=False,
             broken_images="error",
         )
@@ -221,116 +223,59 @@ def as_lists(samples: list[tuple[Any, Any]]) -> tuple[Any, ...]:
     return tuple(zip(*samples, strict=True))
 
 
-def data_sets(given: list[Path], folder: Path) -> Iterator[tuple[str, Path]]:
-    """Give the folders by name, those drawn included."""
-    for path in given:
-        yield path.name, path
-    for name, (width, height, count) in DRAWN.items():
-        drawn = folder / f"{width}x{height}"
-        draw(drawn, width, height, count)
-        yield name, drawn
-
-
-def draw(folder: Path, width: int, height: int, count: int) -> None:
-    """Draw photograph-like JPEG files, soft shapes with some noise, with five boxes each."""
-    random = np.random.default_rng(0)
-    (folder / "images").mkdir(parents=True)
-    images, boxes = [], []
-    for number in range(count):
-        soft = Image.fromarray(random.integers(0, 256, (height // 40, width // 40, 3), np.uint8))
-        pixels = np.asarray(soft.resize((width, height), Image.Resampling.BICUBIC), np.float32)
-        noisy = pixels + random.normal(0, 6, (height, width, 1)).astype(np.float32)
-        name = f"{number}.jpg"
-        Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(
-            folder / "images" / name, quality=90
-        )
-        images.append({"id": number + 1, "file_name": name, "width": width, "height": height})
-        corners = random.uniform(0, 0.5, (5, 2)) * (width, height)
-        sides = random.uniform(0.1, 0.5, (5, 2)) * (width, height)
-        boxes += [
-            (number + 1, box) for box in np.concatenate([corners, sides], axis=1).round(2).tolist()
-        ]
-    with (folder / "train.json").open("w", encoding="utf-8") as file:
-        json.dump(coco_document(images, boxes, segmentation=[]), file)
-
-
-def coco_document(
-    images: list[dict[str, Any]],
-    boxes: list[tuple[int, list[float]]],
-    *,
-    segmentation: list[list[float]],
-) -> dict[str, Any]:
-    """Write boxes of images, by id, as COCO does."""
-    return {
-        "images": images,
-        "annotations": [
-            {
-                "segmentation": segmentation,
-                "area": box[2] * box[3],
-                "iscrowd": 0,
-                "image_id": image_id,
-                "bbox": box,
-                "category_id": number % 80 + 1,
-                "id": number,
-            }
-            for number, (image_id, box) in enumerate(boxes, start=1)
-        ],
-        "categories": [{"id": number, "name": f"class {number}"} for number in range(1, 81)],
+def settings_table(folder: Path, options: argparse.Namespace) -> list[str]:
+    """Let our loader run with one setting after the other changed."""
+    changes: dict[str, dict[str, Any]] = {
+        "the defaults": {},
+        "`num_workers: 0`": {"num_workers": 0},
+        "`num_workers: 1`": {"num_workers": 1},
+        "`prefetch_factor: 1`": {"prefetch_factor": 1},
+        "`prefetch_factor: 4`": {"prefetch_factor": 4},
+        "`persistent_workers: false`": {"persistent_workers": False},
     }
-
-
-def annotation_table(path: Path, num_boxes: int) -> list[str]:
-    """Read a file as large as COCO's training annotations, each reader in a Python of its own."""
-    write_annotations(path, num_boxes)
-    costs: dict[str, list[list[float]]] = {name: [] for name in READERS}
-    for _ in range(3):
-        for name, parts in READERS.items():
-            command = [sys.executable, "-c", READ.format(**parts), str(path)]
-            told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-            costs[name].append(json.loads(told.splitlines()[-1]))
-    yardstick = median_cost([Cost(*each[:2]) for each in costs["json.load"]])
-    rows = []
-    for name, each in costs.items():
-        cost = median_cost([Cost(*one[:2]) for one in each])
-        worker = "" if each[0][3] is None else f"{each[0][3]:.0f}"
-        rows.append(
-            [
-                name,
-                f"{cost.seconds:.1f} ({cost.cpu_seconds:.1f})",
-                f"{cost.seconds / yardstick.seconds:.2f} "
-                f"({cost.cpu_seconds / yardstick.cpu_seconds:.2f})",
-                f"{each[0][2]:.0f}",
-                worker,
-            ]
-        )
-    size_mib = path.stat().st_size / 2**20
-    columns = [f"{num_boxes} boxes, {size_mib:.0f} MiB", "s (CPU)", "of json.load (CPU)"]
-    return markdown([*columns, "peak MiB", "MiB of each worker"], rows)
-
-
-def write_annotations(path: Path, num_boxes: int) -> None:
-    """Write annotations with polygons, 7.3 boxes an image as in COCO."""
-    random = np.random.default_rng(0)
-    num_images = max(1, round(num_boxes / 7.3))
-    images = [
-        {
-            "license": 3,
-            "file_name": f"{number:012d}.jpg",
-            "coco_url": f"http://images.example.org/train/{number:012d}.jpg",
-            "height": 480,
-            "width": 640,
-            "date_captured": "2013-11-14 11:18:45",
-            "flickr_url": f"http://farm.example.org/8186/{number:012d}_z.jpg",
-            "id": number,
-        }
-        for number in range(1, num_images + 1)
+    coco = our_table(folder)
+    num_epochs = max(2, math.ceil(options.images / len(coco)))
+    num_images = num_epochs * len(coco)
+    runs = {
+        name: partial(run, partial(OurBatches, coco, options, **change), num_epochs)
+        for name, change in changes.items()
+    }
+    rows = [
+        [name, f"{num_images / cost.seconds:.0f}", f"{1000 * cost.cpu_seconds / num_images:.1f}"]
+        for name, cost in median_costs(runs, options.rounds).items()
     ]
-    owners = random.integers(1, num_images + 1, num_boxes).tolist()
-    boxes = random.uniform((0, 0, 5, 5), (300, 200, 300, 250), (num_boxes, 4)).round(2).tolist()
-    polygon = random.uniform(0, 480, 48).round(2).tolist()
-    document = coco_document(images, list(zip(owners, boxes, strict=True)), segmentation=[polygon])
-    with path.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(document))
+    columns = [f"{num_epochs} epochs of {len(coco)} images", "images/s", "CPU ms per image"]
+    return markdown(columns, rows)
+
+
+def annotation_table(path: Path, options: argparse.Namespace) -> list[str]:
+    """Read a large annotation file, each reader in a Python of its own."""
+    write_annotations(path, options.boxes)
+    script = str(Path(__file__).with_name("read_annotations.py"))
+    told: dict[str, list[list[float | None]]] = {name: [] for name in READERS}
+    for _ in range(min(3, options.rounds)):
+        for name in READERS:
+            command = [sys.executable, script, name, str(path)]
+            answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+            told[name].append(json.loads(answer.splitlines()[-1]))
+    costs = {
+        name: median_cost([Cost(seconds or 0, cpu or 0) for seconds, cpu, _, _ in each])
+        for name, each in told.items()
+    }
+    yardstick = costs["json.load"]
+    rows = [
+        [
+            name,
+            f"{cost.seconds:.1f} ({cost.cpu_seconds:.1f})",
+            f"{cost.seconds / yardstick.seconds:.2f} "
+            f"({cost.cpu_seconds / yardstick.cpu_seconds:.2f})",
+            *("" if mib is None else f"{mib:.0f}" for mib in told[name][0][2:]),
+        ]
+        for name, cost in costs.items()
+    ]
+    size_mib = path.stat().st_size / 2**20
+    columns = [f"{options.boxes} boxes, {size_mib:.0f} MiB", "s (CPU)", "of json.load (CPU)"]
+    return markdown([*columns, "peak MiB", "MiB of each worker"], rows)
 
 
 if __name__ == "__main__":

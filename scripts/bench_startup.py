@@ -1,18 +1,18 @@
 """How long a command takes before it works, and `predict` on one image against the bare minimum.
 
-    python scripts/bench_startup.py --rounds 5
+    python scripts/bench_startup.py --quick
 
 The bare minimum of a prediction: Python starts, imports torch, reads the file of weights and runs
 the detector once. What it takes besides to have a detector (importing torchvision, building it) is
-not counted in it, nor drawing and writing; `predict` has to do all of that.
+not counted in it, nor drawing and writing; `predict` has to do all of that. With --quick only the
+small detector predicts. Writes bench_startup.md and bench_startup.png.
 """
 
-import argparse
 import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -24,9 +24,23 @@ from dyhead_det.config_file import load_config
 from dyhead_det.contracts import Category, CategoryMap
 from dyhead_det.engine.checkpoint import Checkpoint, save_checkpoint
 from dyhead_det.models.detectors import build_detector
-from measuring import Cost, cost_of, machine, markdown, median_cost, median_costs, report
+from measuring import (
+    Cost,
+    cost_of,
+    draw_bars,
+    machine,
+    markdown,
+    median_cost,
+    median_costs,
+    option_parser,
+    parse,
+    report,
+)
 
 CONFIGS = Path(__file__).parents[1] / "configs"
+
+MINIMUM = "bare minimum"
+PREDICT = "`predict`"
 
 # Run in a Python of its own; prints the seconds of the clock and of the CPU that count.
 BARE_MINIMUM = """
@@ -57,23 +71,32 @@ print(json.dumps(total))
 
 
 def main() -> None:
-    """Measure both, and write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=Path("bench"))
-    options = parser.parse_args()
-    lines = [
-        f"# Start-up\n\n{machine()}; {torch.get_num_threads()} threads; medians of "
-        f"{options.rounds} interleaved rounds\n",
-        *help_table(options.rounds),
-        "",
-    ]
+    """Measure both, and write tables and picture."""
+    options = parse(option_parser(__doc__))
+    started = start_costs(options.rounds)
     with tempfile.TemporaryDirectory() as folder:
-        lines += predict_table(Path(folder), options.rounds)
+        predicted = {
+            f"`{name}.yaml`": predict_costs(name, Path(folder), options.rounds)
+            for name in (["demo"] if options.quick else ["demo", "retinanet_r50_dyhead"])
+        }
+    title = (
+        f"# Start-up\n\n{machine()}; {torch.get_num_threads()} threads; medians of "
+        f"{options.rounds} interleaved rounds\n"
+    )
+    lines = [title, *start_table(started), "", *predict_table(predicted)]
     report(lines, options.out / "bench_startup.md")
+    groups = {"start": started, **predicted}
+    draw_bars(
+        {
+            group: {name: cost.seconds for name, cost in costs.items()}
+            for group, costs in groups.items()
+        },
+        "seconds",
+        options.out / "bench_startup.png",
+    )
 
 
-def help_table(rounds: int) -> list[str]:
+def start_costs(rounds: int) -> dict[str, Cost]:
     """Time `--help` beside an empty program and the import of torch."""
     commands = {
         "`python -c pass`": ["-c", "pass"],
@@ -82,42 +105,46 @@ def help_table(rounds: int) -> list[str]:
         "`import torch`": ["-c", "import torch"],
         "`import torchvision`": ["-c", "import torchvision"],
     }
-    costs = median_costs({name: partial(python, *each) for name, each in commands.items()}, rounds)
+    return median_costs({name: partial(python, *each) for name, each in commands.items()}, rounds)
+
+
+def start_table(costs: Mapping[str, Cost]) -> list[str]:
+    """Lay out what starting takes."""
     rows = [
         [name, f"{cost.seconds:.2f}", f"{cost.cpu_seconds:.2f}"] for name, cost in costs.items()
     ]
     return markdown(["", "s", "CPU s"], rows)
 
 
-def predict_table(folder: Path, rounds: int) -> list[str]:
-    """Time `predict` on one image beside the bare minimum, for a small and a large detector."""
+def predict_costs(name: str, folder: Path, rounds: int) -> dict[str, Cost]:
+    """Time `predict` on one image beside the bare minimum, for one shipped configuration."""
     image = folder / "image.jpg"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)).save(image)
-    rows = []
-    for name in ("demo", "retinanet_r50_dyhead"):
-        checkpoint = write_checkpoint(name, folder)
-        minimum, predicted = compare(
-            partial(bare_minimum, checkpoint, image),
-            partial(cost_of, partial(predict, checkpoint, image, folder / "out")),
-            rounds,
+    checkpoint = write_checkpoint(name, folder)
+    pairs = [
+        (
+            bare_minimum(checkpoint, image),
+            cost_of(partial(predict, checkpoint, image, folder / "out")),
         )
-        rows.append(
-            [
-                f"`{name}.yaml`",
-                f"{minimum.seconds:.2f} ({minimum.cpu_seconds:.2f})",
-                f"{predicted.seconds:.2f} ({predicted.cpu_seconds:.2f})",
-                f"{predicted.seconds / minimum.seconds:.2f}",
-                f"{predicted.cpu_seconds / minimum.cpu_seconds:.2f}",
-            ]
-        )
-    columns = ["one image of 640 x 480", "bare minimum s (CPU)", "`predict` s (CPU)"]
+        for _ in range(rounds)
+    ]
+    minimum, predicted = (median_cost(each) for each in zip(*pairs, strict=True))
+    return {MINIMUM: minimum, PREDICT: predicted}
+
+
+def predict_table(costs: Mapping[str, Mapping[str, Cost]]) -> list[str]:
+    """Lay out what predicting takes, by configuration."""
+    rows = [
+        [
+            name,
+            *(f"{cost.seconds:.2f} ({cost.cpu_seconds:.2f})" for cost in each.values()),
+            f"{each[PREDICT].seconds / each[MINIMUM].seconds:.2f}",
+            f"{each[PREDICT].cpu_seconds / each[MINIMUM].cpu_seconds:.2f}",
+        ]
+        for name, each in costs.items()
+    ]
+    columns = ["one image of 640 x 480", f"{MINIMUM} s (CPU)", f"{PREDICT} s (CPU)"]
     return markdown([*columns, "ratio", "CPU ratio"], rows)
-
-
-def compare(one: Callable[[], Cost], other: Callable[[], Cost], rounds: int) -> tuple[Cost, Cost]:
-    """Run two in turn; return the medians of what they tell."""
-    pairs = [(one(), other()) for _ in range(rounds)]
-    return median_cost([pair[0] for pair in pairs]), median_cost([pair[1] for pair in pairs])
 
 
 def bare_minimum(checkpoint: Path, image: Path) -> Cost:

@@ -1,10 +1,11 @@
-"""What the benchmarks share: contestants in turn, medians, a table, the name of the machine.
+"""What the benchmarks share: options, contestants in turn, medians, tables, pictures, the machine.
 
 Contestants run round by round, one after the other, so that a busy machine disturbs all alike, and
 medians are compared. CPU seconds count all threads and all processes that a run has waited for;
 they hardly change when the machine is busy.
 """
 
+import argparse
 import os
 import platform
 import statistics
@@ -15,6 +16,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -22,6 +25,24 @@ class Cost:
 
     seconds: float
     cpu_seconds: float
+
+
+def option_parser(documentation: str) -> argparse.ArgumentParser:
+    """Return a parser with the options of all benchmarks; `parse` reads them."""
+    parser = argparse.ArgumentParser(
+        description=documentation, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="less of everything: a minute or two")
+    parser.add_argument("--rounds", type=int, help="how often each contestant runs [5, quick 3]")
+    parser.add_argument("--out", type=Path, default=Path("bench"), help="folder for the results")
+    return parser
+
+
+def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Read the command line."""
+    options = parser.parse_args()
+    options.rounds = options.rounds or (3 if options.quick else 5)
+    return options
 
 
 def cost_of(run: Callable[[], object]) -> Cost:
@@ -52,6 +73,21 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]
     """Lay out a table, the first column to the left, numbers to the right."""
     lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
     return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def draw_bars(groups: Mapping[str, Mapping[str, float]], label: str, path: Path) -> None:
+    """Draw one bar per contestant, group by group; `label` says what their length is."""
+    names = [f"{group}: {name}" for group, values in groups.items() for name in values]
+    lengths = [length for values in groups.values() for length in values.values()]
+    colors = [f"C{row}" for row, values in enumerate(groups.values()) for _ in values]
+    figure = Figure(figsize=(9, 1 + 0.35 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    axes.bar_label(axes.barh(names, lengths, color=colors), fmt="%.3g", padding=3)
+    axes.set(xlabel=label)
+    axes.invert_yaxis()
+    axes.margins(x=0.1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
 
 
 def machine() -> str:
