@@ -115,3 +115,20 @@ def draw_tiny_dataset(folder: Path, *, num_images: int = 4) -> Path:
 @pytest.fixture
 def tiny_dataset(tmp_path) -> Path:
     return draw_tiny_dataset(tmp_path / "tiny")
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory):
+    """What runs of the program can be disturbed in: see tests/faults."""
+    from program import built_project  # only tests in that folder find it
+
+    with built_project(tmp_path_factory.mktemp("project")) as project:
+        yield project
+
+
+@pytest.fixture(scope="session")
+def undisturbed(project, tmp_path_factory) -> Path:
+    """The folder of a run that nothing befell."""
+    out = tmp_path_factory.mktemp("undisturbed") / "run"
+    assert project.train(out).code == 0
+    return out
