@@ -81,3 +81,23 @@ def test_jitter_may_enlarge_the_longer_edge_by_its_greatest_factor():
 def test_a_jittered_picture_has_the_size_that_was_asked_for(large_jpeg):
     config = config_for(data={"augment": {"large_scale_jitter": [0.5, 1.0]}})
     assert seen(config, large_jpeg)[0] == (64, 64)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_memory_is_pinned_for_cuda_alone(large_jpeg, device):
+    loader = training_loader(config_for(), large_jpeg, torch.device(device)).loader
+    assert loader.pin_memory == (device == "cuda")
+
+
+def test_what_is_set_about_workers_reaches_the_loader(large_jpeg):
+    settings = {"prefetch_factor": 3, "persistent_workers": False, "pin_memory": False}
+    config = config_for(data={"num_workers": 1, **settings})
+    loader = training_loader(config, large_jpeg, torch.device("cuda")).loader
+    assert {name: getattr(loader, name) for name in settings} == settings
+
+
+def test_workers_live_on_between_epochs_of_training_but_not_of_evaluation(large_jpeg):
+    config = config_for(data={"num_workers": 1})
+    assert training_loader(config, large_jpeg, CPU).loader.persistent_workers
+    evaluating = evaluation_loader(config.data, large_jpeg, CPU, batch_size=1)
+    assert not evaluating.loader.persistent_workers

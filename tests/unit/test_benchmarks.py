@@ -1,0 +1,98 @@
+"""Benchmarks run, at sizes that tell nothing, and lay out what belongs together."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from dyhead_det.data.coco import load_coco
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+@pytest.fixture(autouse=True)
+def _scripts_can_be_imported(monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPTS)
+
+
+def run_script(monkeypatch, main, out, *arguments):
+    """Run as from the command line; return the table, contestants by name."""
+    monkeypatch.setattr(sys, "argv", ["bench", "--rounds", "1", "--out", str(out), *arguments])
+    main()
+    (report,) = out.glob("*.md")
+    assert report.with_suffix(".png").is_file()
+    rows = [line.split("|")[1:-1] for line in report.read_text().splitlines() if "|" in line]
+    return {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows}
+
+
+def test_medians_are_of_each_clock_and_contestants_take_turns():
+    from measuring import Cost, median_cost, median_costs
+
+    assert median_cost([Cost(1, 9), Cost(5, 2), Cost(3, 4)]) == Cost(3, 4)
+    turns = []
+    runs = {"one": lambda: turns.append(1), "two": lambda: turns.append(2)}
+    assert list(median_costs(runs, 3)) == ["one", "two"]
+    assert turns == [1, 2, 1, 2, 1, 2]
+
+
+def test_a_table_is_markdown():
+    from measuring import markdown
+
+    assert markdown(["", "s"], [["a", "1"]]) == ["|  | s |", "| --- | ---: |", "| a | 1 |"]
+
+
+def test_drawn_and_enlarged_photographs_are_data_sets(tmp_path):
+    from made_data import draw_photographs, enlarge_photographs
+
+    draw_photographs(tmp_path / "drawn", width=80, height=40, count=3)
+    enlarge_photographs(tmp_path / "drawn", tmp_path / "large", long_edge=200, count=2)
+    drawn, large = (
+        load_coco(tmp_path / name / "train.json", tmp_path / name / "images", split="train")
+        for name in ("drawn", "large")
+    )
+    assert (len(drawn), len(large)) == (3, 2)
+    assert large.size_wh(0) == (200, 100)
+    assert large.boxes[:10] == pytest.approx(2.5 * drawn.boxes[:10], abs=1e-3)
+    assert len(drawn.boxes) == 15
+
+
+def test_annotations_are_as_many_as_asked_for(tmp_path):
+    from made_data import write_annotations
+
+    write_annotations(tmp_path / "large.json", 73)
+    document = json.loads((tmp_path / "large.json").read_text())
+    assert (len(document["annotations"]), len(document["images"])) == (73, 10)
+    assert len(load_coco(tmp_path / "large.json", tmp_path, split="train").boxes) == 73
+
+
+def test_evaluators_are_compared_on_drawn_and_on_given_ground_truth(
+    monkeypatch, tmp_path, tiny_dataset
+):
+    from bench_eval import main
+
+    given = str(tiny_dataset / "train.json")
+    table = run_script(monkeypatch, main, tmp_path / "out", "--images", "3", "--data", given)
+    numbers = {name.rpartition(" ")[0]: cells for name, cells in table.items()}
+    for truth in ("synthetic, 3 images", "tiny, 4 images"):
+        reference, fast = (
+            numbers[f"{truth}: {backend}"] for backend in ("pycocotools", "faster-coco-eval")
+        )
+        assert float(reference[4]) > 0
+        assert reference[4] == fast[4]
+        assert float(fast[5]) < 1e-12
+
+
+@pytest.mark.slow
+def test_loaders_and_readers_are_compared_on_a_given_data_set(monkeypatch, tmp_path):
+    from bench_loader import main
+    from made_data import draw_photographs
+
+    draw_photographs(tmp_path / "mine", width=80, height=40, count=6)
+    arguments = ["--quick", "--images", "6", "--boxes", "20", "--data", str(tmp_path / "mine")]
+    table = run_script(monkeypatch, main, tmp_path / "out", *arguments)
+    assert table["mine: torchvision's reference"][2:] == ["1.00", "1.00"]
+    assert "mine: dyhead-det" in table
+    assert "mine, enlarged to 6 megapixels: dyhead-det, `reduce_jpegs: false`" in table
+    assert table["json.load"][1] == "1.00 (1.00)"
+    assert "dyhead-det" in table
