@@ -5,54 +5,38 @@
 
 Every row is one run of `dyhead-det train`, a folder of its own, evaluated once at its end. The same
 command goes on where it was stopped and skips what is finished; a row that fails is reported and
-the others go on. Rows that ask for the same run share it. The folder gets ablation.md, .csv and
-.png with all the rows that are finished.
+the others go on. Rows that ask for the same run share it. After every run ablation.md, .csv and
+.png are written anew with all the rows that are finished.
 """
 
 import argparse
-import csv
 import json
 import logging
-import math
 import os
 import platform
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import product
 from pathlib import Path
 
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.text import Annotation, Text
-from matplotlib.transforms import Bbox
+from pydantic import ValidationError
 
-from dyhead_det.config import RunConfig, to_plain
+from ablation_table import SCORES, Measured, Variant, draw, markdown, write_csv
+from dyhead_det.config import RunConfig, parse_config, to_plain
 from dyhead_det.config_file import load_config
 from dyhead_det.engine.datasets import load_training_data
 from dyhead_det.engine.device import choose_device
 from dyhead_det.engine.metrics_file import read_rows
+from dyhead_det.engine.progress import format_duration
 from dyhead_det.engine.train import train
 from dyhead_det.errors import ConfigError, DyHeadDetError, StoppedError
 from dyhead_det.files import written_whole
 from dyhead_det.models.cost import measure_cost
 
 logger = logging.getLogger("ablate")
-
-SCORES = ("AP", "AP50", "APs", "APm", "APl")
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One row of the grid: its name on the command line, what it asks, and how it says so."""
-
-    name: str
-    group: str
-    label: str
-    overrides: tuple[str, ...]
-
 
 GRID = (
     Variant("plain", "attention", "no DyHead", ("model.dyhead=null",)),
@@ -92,21 +76,6 @@ GRID = (
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What a finished row has shown.
-
-    scores: COCO's numbers; None where no ground truth asks for one.
-    gmacs: 10^9 multiply-accumulates of the whole detector for one image.
-    seconds_per_step: the median over the rows of the run's log.
-    """
-
-    scores: dict[str, float | None]
-    num_parameters: int
-    gmacs: float
-    seconds_per_step: float
-
-
-@dataclass(frozen=True)
 class Ablation:
     """The grid on one base run.
 
@@ -124,15 +93,24 @@ class Ablation:
 
 
 def main() -> int:
-    """Run what is missing and write the table after every row; 1 if a row failed."""
+    """Run what is missing and write the table after every run; 1 if a row failed."""
     options = parse_options()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(format="%(message)s")
+    for own in ("ablate", "dyhead_det"):  # other libraries' lines are of no interest
+        logging.getLogger(own).setLevel(logging.INFO)
     ablation = build_ablation(options)
-    for name in options.only:
-        if name in ablation.configs:
-            run_row(ablation, name)
+    write_results(ablation)
+    to_do = missing_runs(ablation, options.only)
+    started_at = time.monotonic()
+    for num_done, name in enumerate(to_do):
+        left = ""
+        if num_done:
+            seconds = (time.monotonic() - started_at) / num_done * (len(to_do) - num_done)
+            left = f", about {format_duration(seconds)} left for all"
+        logger.info("--- run %d of %d: %s%s", num_done + 1, len(to_do), name, left)
+        run_row(ablation, name)
         write_results(ablation)
-    failed = [name for name in options.only if name in ablation.failures]
+    failed = [name for name in options.only if ablation.run_of.get(name, name) in ablation.failures]
     print(f"{len(options.only) - len(failed)} rows done, {len(failed)} failed -> {options.out}")
     return 1 if failed else 0
 
@@ -174,12 +152,19 @@ def build_ablation(options: argparse.Namespace) -> Ablation:
     return Ablation(base, configs, run_of, failures, options.out, choose_device(options.device))
 
 
+def missing_runs(ablation: Ablation, names: Sequence[str]) -> list[str]:
+    """Return the runs that these rows need and that are not finished, each once."""
+    needed = dict.fromkeys(ablation.run_of[name] for name in names if name in ablation.run_of)
+    return [
+        name
+        for name in needed
+        if read_measured(ablation.out / name, ablation.configs[name]) is None
+    ]
+
+
 def run_row(ablation: Ablation, name: str) -> None:
-    """Train and evaluate a row, unless that is done, and leave `row.json` in its folder."""
-    config, folder = ablation.configs[name], ablation.out / ablation.run_of[name]
-    logger.info("--- %s: %s", name, folder)
-    if read_measured(folder, config) is not None:
-        return
+    """Train and evaluate a row and leave `row.json` in its folder."""
+    config, folder = ablation.configs[name], ablation.out / name
     try:
         train(config, folder, device=ablation.device, resume=True)
         measured = measure(config, folder)
@@ -210,15 +195,19 @@ def measure(config: RunConfig, folder: Path) -> Measured:
 
 
 def read_measured(folder: Path, config: RunConfig) -> Measured | None:
-    """Return what a row has shown, if it is finished and was the same run."""
+    """Return what a row has shown, if it is finished and was the same run.
+
+    Keys that the configuration has got since are taken to have had their defaults.
+    """
     path = folder / "row.json"
-    row = json.loads(path.read_text()) if path.exists() else {}
-    if row.pop("config", None) != to_plain(config):
+    if not path.exists():
         return None
-    return Measured(**row)
-
-
-# --- table and picture ---------------------------------------------------------------------------
+    row = json.loads(path.read_text())
+    try:
+        was = parse_config(row.pop("config"))
+    except ValidationError:  # a key that is no more
+        return None
+    return Measured(**row) if was == config else None
 
 
 def write_results(ablation: Ablation) -> None:
@@ -237,7 +226,8 @@ def write_results(ablation: Ablation) -> None:
     write_csv(ablation.out / "ablation.csv", rows, ablation.run_of)
     runs = {v: measured for v, measured in rows.items() if ablation.run_of[v.name] == v.name}
     if runs:
-        draw(ablation.out / "ablation.png", runs, ablation.base)
+        size = ablation.base.model.input
+        draw(ablation.out / "ablation.png", runs, size_hw=(size.short_edge, size.long_edge))
 
 
 def describe(ablation: Ablation) -> str:
@@ -256,90 +246,6 @@ def describe(ablation: Ablation) -> str:
         f"{size.short_edge} x {size.long_edge}; {machine}, torch {torch.__version__}. One run a "
         "row: small differences are noise. GMACs are those of the whole detector for one image."
     )
-
-
-def markdown(rows: Mapping[Variant, Measured], run_of: Mapping[str, str]) -> list[str]:
-    """Format the table; a row that shares its run says whose."""
-    lines = [
-        "| row | what | AP | AP50 | AP small | AP medium | AP large | million parameters | GMACs "
-        "| seconds per step |",
-        "|---|---|" + "---:|" * 8,
-    ]
-    for variant, measured in rows.items():
-        run = run_of[variant.name]
-        what = variant.label if run == variant.name else f"{variant.label} (= {run})"
-        cells = [
-            variant.name,
-            what,
-            *("-" if score is None else f"{score:.3f}" for score in measured.scores.values()),
-            f"{measured.num_parameters / 1e6:.2f}",
-            f"{measured.gmacs:.2f}",
-            f"{measured.seconds_per_step:.2f}",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
-
-
-def write_csv(path: Path, rows: Mapping[Variant, Measured], run_of: Mapping[str, str]) -> None:
-    """Write all digits."""
-    costs = ("num_parameters", "gmacs", "seconds_per_step")
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["row", "group", "what", "run", *SCORES, *costs])
-        for variant, measured in rows.items():
-            head = [variant.name, variant.group, variant.label, run_of[variant.name]]
-            values = [*measured.scores.values(), *(getattr(measured, name) for name in costs)]
-            writer.writerow([*head, *values])
-
-
-def draw(path: Path, runs: Mapping[Variant, Measured], base: RunConfig) -> None:
-    """Draw AP against cost, one point per run, each with its name beside it."""
-    figure = Figure(figsize=(8, 5.5), layout="constrained")
-    axes = figure.subplots()
-    colors = {group: f"C{i}" for i, group in enumerate(dict.fromkeys(v.group for v in GRID))}
-    labels = []
-    for variant, measured in runs.items():
-        place, color = (measured.gmacs, measured.scores["AP"] or 0.0), colors[variant.group]
-        axes.plot(*place, "o", color=color)
-        line = {"arrowstyle": "-", "color": color, "alpha": 0.5, "shrinkA": 0, "shrinkB": 3}
-        labels.append(
-            axes.annotate(
-                variant.label,
-                place,
-                (0, 0),
-                textcoords="offset points",
-                color=color,
-                arrowprops=line,
-            )
-        )
-    size = base.model.input
-    axes.set_xlabel(f"GMACs of the detector for an image of {size.short_edge} x {size.long_edge}")
-    axes.set_ylabel("AP")
-    axes.margins(0.2, 0.12)
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.draw_without_rendering()  # from here on all sizes are known
-    place_labels(axes, labels)
-    with written_whole(path) as unfinished:
-        figure.savefig(unfinished, format="png", dpi=130)
-
-
-def place_labels(axes: Axes, labels: Sequence[Annotation]) -> None:
-    """Move every label to the nearest place beside its point where nothing is yet."""
-    points = [axes.transData.transform(label.xy) for label in labels]
-    taken = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in points]
-    eighths = (0, 4, 1, 7, 3, 5, 2, 6)  # of a full turn; right and left first
-    for label in labels:
-        for distance, eighth in product(range(8, 160, 8), eighths):
-            across, up = math.cos(eighth * math.pi / 4), math.sin(eighth * math.pi / 4)
-            label.set_position((distance * across, distance * up))
-            label.set_horizontalalignment(("right", "center", "left")[round(across) + 1])
-            label.set_verticalalignment(("top", "center", "bottom")[round(up) + 1])
-            box = Text.get_window_extent(label).padded(1)  # the label's own holds the line too
-            is_inside = axes.bbox.containsx(box.x0) and axes.bbox.containsx(box.x1)
-            if is_inside and not box.count_overlaps(taken):
-                break
-        taken.append(box)
 
 
 if __name__ == "__main__":

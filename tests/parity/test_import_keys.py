@@ -95,6 +95,28 @@ def test_buffers_of_older_files_and_a_missing_tensor(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("importer", "keys", "missing"),
+    [
+        (
+            import_detectron2,
+            checkpoints.authors_keys("atss"),
+            "backbone.dyhead_tower.5.offset.bias",
+        ),
+        (
+            import_mmdet,
+            checkpoints.mmdet_keys("r50"),
+            "neck.1.dyhead_blocks.5.spatial_conv_offset.bias",
+        ),
+    ],
+)
+def test_a_block_that_lacks_a_tensor_still_counts(importer, keys, missing):
+    del keys[missing]
+    message = r"1 tensors do not fit: .*\.blocks\.5\.offset_and_mask\.bias is missing"
+    with pytest.raises(CheckpointError, match=message):
+        account_for(importer, meta_tensors(keys))
+
+
+@pytest.mark.parametrize(
     ("importer", "keys"),
     [
         *((import_detectron2, checkpoints.authors_keys(model)) for model in AUTHORS),

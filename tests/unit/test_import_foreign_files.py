@@ -9,6 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from dyhead_det.errors import CheckpointError
@@ -131,7 +132,11 @@ def write_torchscript(path):
 @pytest.mark.parametrize(
     ("write", "reason"),
     [
-        (lambda path: path.write_bytes(b""), "damaged"),
+        (lambda path: path.write_bytes(b""), "looks like an empty file"),
+        (lambda path: path.write_bytes(b"\n<!DOCTYPE html><html>"), "looks like a web page"),
+        (lambda path: path.write_bytes(b"version https://git-lfs.git"), "pointer of git-lfs"),
+        (lambda path: Image.new("RGB", (8, 8)).save(path, "JPEG"), "looks like a picture"),
+        (lambda path: Image.new("RGB", (8, 8)).save(path, "PNG"), "looks like a picture"),
         (lambda path: path.write_bytes(b"not a pickle"), "damaged"),
         (lambda path: path.write_bytes(pickle.dumps(Trap(bytes, "x", "hex"))[:-3]), "damaged"),
         (lambda path: path.write_bytes(b"PK\x03\x04 broken"), "damaged"),

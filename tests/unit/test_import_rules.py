@@ -3,8 +3,13 @@
 import pytest
 import torch
 from torch import nn
-from torchvision.models import resnet50
-from torchvision.models.detection import fasterrcnn_resnet50_fpn, retinanet_resnet50_fpn
+from torchvision.models import resnet50, swin_t
+from torchvision.models.detection import (
+    fasterrcnn_resnet50_fpn,
+    fcos_resnet50_fpn,
+    keypointrcnn_resnet50_fpn,
+    retinanet_resnet50_fpn,
+)
 
 from dyhead_det.engine.import_weights import import_weights
 from dyhead_det.errors import CheckpointError
@@ -97,6 +102,13 @@ def torchvision_names(build):
     [
         (lambda: torchvision_names(fasterrcnn_resnet50_fpn), "a torchvision Faster R-CNN"),
         (lambda: torchvision_names(retinanet_resnet50_fpn), "a torchvision RetinaNet"),
+        (lambda: torchvision_names(fcos_resnet50_fpn), "a torchvision FCOS"),
+        (lambda: torchvision_names(keypointrcnn_resnet50_fpn), "a torchvision Keypoint R-CNN"),
+        (lambda: swin_t().state_dict(), "a torchvision Swin classifier"),
+        (
+            lambda: dict.fromkeys(["backbone.backbone.bottom_up.stem.conv1.weight"]),
+            "a model of DyHead's authors without its DyHead",
+        ),
         (lambda: resnet50().state_dict(), "a torchvision ResNet classifier"),
         (
             lambda: dict.fromkeys(["backbone.conv1.weight", "bbox_head.retina_cls.weight"]),

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dyhead_det.errors import CheckpointError
+from dyhead_det.models.recognise import beginning_looks_like
 
 
 class Placeholder:
@@ -136,6 +137,10 @@ def read_foreign_file(path: Path) -> object:
     except OSError as error:
         raise CheckpointError(f"{path}: cannot read: {error.strerror or error}") from error
     except (*DAMAGED, SafetensorError) as error:
+        with path.open("rb") as file:
+            kind = beginning_looks_like(file.read(64))
+        if kind is not None:
+            raise CheckpointError(f"{path}: no file of weights; it looks like {kind}") from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path}: damaged, or no file of weights ({reason})") from error
 

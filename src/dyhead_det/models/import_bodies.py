@@ -29,6 +29,12 @@ def count_indices(tensors: Mapping[str, Tensor], pattern: str) -> int:
     return sum(1 for name in tensors if matches(pattern, name))
 
 
+def count_blocks(tensors: Mapping[str, Tensor], prefix: str) -> int:
+    """Return how many numbers follow a prefix: blocks of which any tensor is there."""
+    after = (name.removeprefix(prefix) for name in tensors if name.startswith(prefix))
+    return len({rest.partition(".")[0] for rest in after})
+
+
 def num_rows(tensors: Mapping[str, Tensor], name: str, *, source: str) -> int:
     """Return the first size of a tensor that tells what model a file holds.
 

@@ -23,7 +23,7 @@ from dyhead_det.errors import CheckpointError
 from dyhead_det.models.import_bodies import (
     CAFFE_INPUT,
     IMAGENET_INPUT,
-    count_indices,
+    count_blocks,
     flip_channels,
     num_rows,
     recognise_resnet,
@@ -55,7 +55,7 @@ def describe_model(tensors: Mapping[str, Tensor], *, source: str) -> tuple[Model
         body=body,
         channels=num_rows(tensors, f"{FPN}fpn_lateral5.bias", source=source),
         dyhead=DyHeadConfig(
-            num_blocks=count_indices(tensors, "backbone.dyhead_tower.*.offset.bias"),
+            num_blocks=count_blocks(tensors, "backbone.dyhead_tower."),
             coarse_offsets="flattened",
             zero_init_offsets=False,
             residual=False,

@@ -14,7 +14,7 @@ from dyhead_det.errors import CheckpointError
 from dyhead_det.models.import_bodies import (
     CAFFE_INPUT,
     IMAGENET_INPUT,
-    count_indices,
+    count_blocks,
     flip_channels,
     num_rows,
     recognise_resnet,
@@ -57,7 +57,7 @@ def describe_model(tensors: Mapping[str, Tensor], *, source: str) -> tuple[Model
         body=body,
         channels=num_rows(tensors, "neck.0.lateral_convs.0.conv.bias", source=source),
         dyhead=DyHeadConfig(
-            num_blocks=count_indices(tensors, "neck.1.dyhead_blocks.*.spatial_conv_offset.bias"),
+            num_blocks=count_blocks(tensors, "neck.1.dyhead_blocks."),
             coarse_offsets="cropped",
             zero_init_offsets=not follows_authors,
             residual=False,
