@@ -14,6 +14,7 @@ from dyhead_det.errors import CheckpointError
 from dyhead_det.models import import_detectron2, import_mmdet
 from dyhead_det.models.detectors import build_detector
 from dyhead_det.models.name_rules import translate
+from dyhead_det.models.swin import SWIN_SHAPES
 
 KEY_LISTS = Path(__file__).parents[2] / ".." / "shared" / "official_keys"
 
@@ -76,6 +77,21 @@ def test_every_key_of_mmdetections_models_has_a_place(model):
     assert account.mapped.keys() | account.dropped.keys() == tensors.keys()
     num_absent_biases = sum("no bias" in reason for reason in account.filled.values())
     assert num_absent_biases == 3 * 6
+
+
+@pytest.mark.parametrize("name", sorted(SWIN_SHAPES))
+def test_every_swin_transformer_is_told_by_its_shapes(name):
+    shape = SWIN_SHAPES[name]
+    swin_shape = {
+        "width": shape.width,
+        "depths": shape.depths,
+        "heads": shape.num_heads,
+        "window": shape.window,
+    }
+    tensors = meta_tensors(checkpoints.mmdet_keys("swin_l", swin_shape))
+    config, _, account = account_for(import_mmdet, tensors)
+    assert config.body.name == name
+    assert account.mapped.keys() | account.dropped.keys() == tensors.keys()
 
 
 def test_buffers_of_older_files_and_a_missing_tensor(tmp_path):

@@ -7,9 +7,18 @@ import re
 import threading
 
 import pytest
+import torch
+from typer.testing import CliRunner
 
+from dyhead_det.cli.weights import app
+from dyhead_det.engine import published
 from dyhead_det.engine.download import download
-from dyhead_det.engine.published import PUBLISHED_MODELS, describe_published, find_published
+from dyhead_det.engine.published import (
+    PUBLISHED_MODELS,
+    PublishedModel,
+    describe_published,
+    find_published,
+)
 from dyhead_det.errors import CheckpointError, ConfigError
 
 CONTENT = bytes(range(256)) * 64
@@ -17,7 +26,7 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Server:
-    """Serves CONTENT as /weights.pth.
+    """Serves its content as /weights.pth.
 
     knows_ranges: answer a request for the rest with the rest.
     breaks_after: close the connection after so many bytes.
@@ -25,6 +34,7 @@ class Server:
     """
 
     def __init__(self):
+        self.content = CONTENT
         self.knows_ranges = True
         self.breaks_after = None
         self.requests = []
@@ -38,14 +48,16 @@ class Server:
         start = 0
         if asked and self.knows_ranges:
             start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1])
-            if start >= len(CONTENT):
+            if start >= len(self.content):
                 handler.send_error(416)
                 return
             handler.send_response(206)
-            handler.send_header("Content-Range", f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}")
+            handler.send_header(
+                "Content-Range", f"bytes {start}-{len(self.content) - 1}/{len(self.content)}"
+            )
         else:
             handler.send_response(200)
-        body = CONTENT[start:]
+        body = self.content[start:]
         handler.send_header("Content-Length", str(len(body)))
         handler.end_headers()
         handler.wfile.write(body[: self.breaks_after])
@@ -107,6 +119,30 @@ def test_a_file_with_another_hash_is_removed(server, tmp_path):
 
 def test_a_file_without_a_published_hash_is_taken(server, tmp_path):
     assert download(server.url, tmp_path, sha256_prefix=None).read_bytes() == CONTENT
+
+
+def test_a_web_page_in_place_of_the_weights_is_removed(server, tmp_path):
+    server.content = b"<!DOCTYPE html><html>moved</html>"
+    with pytest.raises(CheckpointError, match="looks like a web page; it was removed"):
+        download(server.url, tmp_path, sha256_prefix=None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_puts_a_file_where_torch_hub_looks_and_says_what_to_do(
+    server, tmp_path, monkeypatch
+):
+    model = PublishedModel("some_atss", "ATSS", 40.0, "a page", server.url, SHA256[:8])
+    monkeypatch.setattr(published, "PUBLISHED_MODELS", (model,))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    server.breaks_after = 5000
+    result = CliRunner().invoke(app, ["download", "some_atss"])
+    assert isinstance(result.exception, CheckpointError)
+    server.breaks_after = None
+    result = CliRunner().invoke(app, ["download", "some_atss"])
+    path = tmp_path / "hub" / "checkpoints" / "weights.pth"
+    assert path.read_bytes() == CONTENT
+    assert f"dyhead-det weights import {path} some_atss.pt" in result.output
+    assert server.requests == [None, "bytes=5000-"]
 
 
 def test_an_absent_file_is_one_error(server, tmp_path):

@@ -11,6 +11,7 @@ import torch
 from tqdm import tqdm
 
 from dyhead_det.errors import CheckpointError
+from dyhead_det.models.recognise import beginning_looks_like
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +99,14 @@ def _check_hash(path: Path, sha256_prefix: str | None, *, url: str) -> None:
     """Compare a file with what was published; a wrong one is removed."""
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(0)
+        kind = beginning_looks_like(file.read(64))
+    if kind is not None:  # as a proxy or a moved site answers
+        path.unlink()
+        raise CheckpointError(
+            f"{url}: no file of weights; it looks like {kind}; it was removed, fetch the weights "
+            f"elsewhere and put them into {path.parent}"
+        )
     if sha256_prefix is None:
         logger.info("%s: no hash was published for it; its sha256 is %s", path.name, found)
     elif not found.startswith(sha256_prefix):
