@@ -37,7 +37,10 @@ def pad_batch(images, multiple):
 
 
 def resize_pil(image, size_hw):
-    return np.array(Image.fromarray(image).resize((size_hw[1], size_hw[0]), Image.BILINEAR))
+    """Pillow's filter along the rows, then along the columns: what one call is before Pillow 13."""
+    (height, width), picture = size_hw, Image.fromarray(image)
+    along_rows = picture.resize((width, picture.height), Image.BILINEAR)
+    return np.array(along_rows.resize((width, height), Image.BILINEAR))
 
 
 def resize_cv2(image, size_hw):

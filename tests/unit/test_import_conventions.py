@@ -27,7 +27,7 @@ from dyhead_det.models.compat_input import OriginalTransform
 from dyhead_det.models.compat_layers import LastLevelP6P7WithoutReLU, use_batch_norm_kernel
 from dyhead_det.models.detectors import build_detector
 from dyhead_det.models.import_bodies import merge_by_channel_to_by_neighbor
-from dyhead_det.models.resize_uint8 import detectron2_size, mmdet_size
+from dyhead_det.models.resized_size import detectron2_size, mmdet_size
 from dyhead_det.models.swin import SWIN_SHAPES, always_shift_windows
 
 

@@ -22,6 +22,7 @@ app = typer.Typer(
 app.command()(run.train)
 app.command("eval")(run.evaluate)
 app.command()(run.predict)
+app.command()(tools.export)
 app.command()(tools.info)
 app.add_typer(data.app, name="data")
 app.add_typer(weights.app, name="weights")

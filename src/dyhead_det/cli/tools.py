@@ -1,4 +1,4 @@
-"""`info`: what a configuration or a checkpoint describes."""
+"""`info` and `export`: what a checkpoint is, and the same for other programs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from dyhead_det.cli.quick_imports import quick_imports
+from dyhead_det.cli.run import CheckpointFile, LongEdge, ShortEdge
 
 
 def info(
@@ -28,3 +29,35 @@ def info(
         from dyhead_det.engine.describe import describe
 
     typer.echo(describe(source, tuple(overrides or ()), height=height, width=width))
+
+
+def export(
+    checkpoint: CheckpointFile,
+    out: Annotated[Path, typer.Argument(dir_okay=False, help="The ONNX file to write.")],
+    check_image: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="Compare file and checkpoint on this image [default: one of the validation data].",
+        ),
+    ] = None,
+    uint8: Annotated[
+        bool, typer.Option("--uint8", help="Take pixels in 0..255 instead of floats in [0, 1].")
+    ] = False,
+    short_edge: ShortEdge = None,
+    long_edge: LongEdge = None,
+) -> None:
+    """Write a checkpoint as an ONNX file that finds the same."""
+    with quick_imports():
+        from dyhead_det.engine.export import export as export_checkpoint
+
+    summary = export_checkpoint(
+        checkpoint,
+        out,
+        check_image=check_image,
+        takes_uint8=uint8,
+        short_edge=short_edge,
+        long_edge=long_edge,
+    )
+    typer.echo(summary)

@@ -17,7 +17,7 @@ from dyhead_det.engine.checkpoint import Checkpoint, load_checkpoint
 from dyhead_det.engine.device import choose_device, images_to_device
 from dyhead_det.engine.image_input import ImageLike, as_image
 from dyhead_det.errors import CheckpointError, ConfigError
-from dyhead_det.models.detectors import build_detector
+from dyhead_det.models.detectors import Detector, build_detector
 from dyhead_det.visualize.draw import draw_detections
 
 AnyImage = TypeVar("AnyImage", bound=ImageLike)
@@ -111,19 +111,7 @@ class Predictor:
         long_edge: int | None,
     ) -> "Predictor":
         """Build the detector of a checkpoint; the arguments and errors are those of `load`."""
-        detector = build_detector(
-            checkpoint.config.model,
-            num_classes=len(checkpoint.categories),
-            load_body_weights=False,
-        )
-        try:
-            detector.load_state_dict(checkpoint.model)
-        except RuntimeError as error:
-            raise CheckpointError(
-                f"the weights do not fit the model that the checkpoint describes: {error}"
-            ) from error
-        short, long = _test_size(checkpoint.config.model.input, short_edge, long_edge)
-        detector.set_test_size(short_edge=short, long_edge=long)
+        detector = rebuild_detector(checkpoint, short_edge=short_edge, long_edge=long_edge)
         return cls(detector, checkpoint.categories, device=device)
 
     @overload
@@ -210,6 +198,26 @@ class Predictor:
             labels=labels,
             names=tuple(self.categories[label].name for label in labels.tolist()),
         )
+
+
+def rebuild_detector(
+    checkpoint: Checkpoint, *, short_edge: int | None, long_edge: int | None
+) -> Detector:
+    """Build the detector of a checkpoint on the CPU; arguments and errors are those of `load`."""
+    detector = build_detector(
+        checkpoint.config.model,
+        num_classes=len(checkpoint.categories),
+        load_body_weights=False,
+    )
+    try:
+        detector.load_state_dict(checkpoint.model)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"the weights do not fit the model that the checkpoint describes: {error}"
+        ) from error
+    short, long = _test_size(checkpoint.config.model.input, short_edge, long_edge)
+    detector.set_test_size(short_edge=short, long_edge=long)
+    return detector
 
 
 def _select(

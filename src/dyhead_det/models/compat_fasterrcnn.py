@@ -55,8 +55,8 @@ class OriginalRegionProposalNetwork(RegionProposalNetwork):  # type: ignore[misc
             unclipped, scores = proposals[index, places], logits[index, places]
             boxes = clip_boxes_to_image(unclipped, image_shape)
             keep = unclipped.isfinite().all(dim=1) & scores.isfinite()
-            keep &= (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-            keep &= scores.sigmoid() >= self.score_thresh
+            keep = keep & (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+            keep = keep & (scores.sigmoid() >= self.score_thresh)
             boxes, scores, places = boxes[keep], scores[keep], places[keep]
             kept = batched_nms(boxes, scores, level_of_anchor[places], self.nms_thresh)
             kept = kept[: self.post_nms_top_n()]

@@ -1,17 +1,12 @@
 """Images into a detector and boxes out of it, as the original data loaders did it."""
 
 import torch
-import torchvision
 from torch import Tensor
 from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
 from torchvision.ops import clip_boxes_to_image
 
-from dyhead_det.models.resize_uint8 import (
-    detectron2_size,
-    mmdet_size,
-    resize_like_cv2,
-    resize_like_pil,
-)
+from dyhead_det.models.resize_uint8 import resize_like_cv2, resize_like_pil
+from dyhead_det.models.resized_size import detectron2_size, mmdet_size
 
 _SIZE_RULES = {"detectron2": detectron2_size, "mmdet": mmdet_size}
 _RESIZERS = {"auto": resize_like_pil, "cv2": resize_like_cv2}
@@ -54,11 +49,6 @@ class OriginalTransform(GeneralizedRCNNTransform):  # type: ignore[misc]  # unty
         Returns:
             The normalised image (3, H', W') and the target with its boxes resized.
         """
-        if torchvision._is_tracing():
-            # 8-bit pixels cannot be resized in a graph. Torchvision's float resizing stands in;
-            # an image that already has its size goes through it unchanged.
-            image, target = super().resize(image, target)
-            return self._normalised(255 * image), target
         height, width = image.shape[-2:]
         short_edge = self.torch_choice(self.min_size) if self.training else self.min_size[-1]
         size_hw = self.size_rule(height, width, short_edge=short_edge, long_edge=self.max_size)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 from torchvision.models.detection import RetinaNet
+from torchvision.models.detection import _utils as det_utils
 from torchvision.ops import batched_nms
 
 
@@ -46,7 +47,8 @@ class OriginalRetinaNet(RetinaNet):  # type: ignore[misc]  # untyped base
         """Return the best boxes, scores and labels of one level of one image."""
         scores = logits.sigmoid().flatten()  # (A_l * K,)
         places = (scores > self.score_thresh).nonzero().flatten()
-        scores, order = scores[places].topk(min(self.topk_candidates, len(places)))
+        scores = scores[places]
+        scores, order = scores.topk(det_utils._topk_min(scores, self.topk_candidates, 0))
         places = places[order]
         anchor_index = places // logits.shape[1]
         boxes = self.box_coder.decode_single(deltas[anchor_index], anchors[anchor_index])

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+import torchvision
 from torch import Tensor, nn
 from torchvision.models import SwinTransformer
 from torchvision.models.swin_transformer import ShiftedWindowAttention
@@ -98,7 +99,9 @@ class AlwaysShiftedWindowAttention(ShiftedWindowAttention):  # type: ignore[misc
         """Attend within windows of (B, H, W, C); the shape stays."""
         window_height, window_width = self.window_size
         is_small = x.shape[1] <= window_height or x.shape[2] <= window_width
-        if not is_small or sum(self.shift_size) == 0:
+        # A graph has one path for maps of all sizes: the one below is right for large ones too.
+        takes_torchvisions = not (is_small or torchvision._is_tracing())
+        if takes_torchvisions or sum(self.shift_size) == 0:
             attended: Tensor = super().forward(x)
             return attended
         height, width = x.shape[1:3]

@@ -1,0 +1,246 @@
+"""An exported detector finds in onnxruntime what the checkpoint finds at every image size."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from dyhead_det.contracts import Category, CategoryMap
+from dyhead_det.engine import export as export_module
+from dyhead_det.engine.checkpoint import Checkpoint, save_checkpoint
+from dyhead_det.engine.export import export
+from dyhead_det.engine.export_check import compare, run_file
+from dyhead_det.engine.onnx_graph import write_graph
+from dyhead_det.engine.predict import Detections, load
+from dyhead_det.errors import ExportError
+from dyhead_det.models.detectors import build_detector
+
+from conftest import SMALL_DETECTORS, make_config
+
+pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+CATEGORIES = CategoryMap((Category("square", 7), Category("circle", 11)))
+LAYERS = (nn.Conv2d, nn.Linear)
+# Wide, high, small; the last would be resized to 63 columns, not 64, if sizes were float32.
+SIZES_HW = [(48, 64), (120, 70), (33, 47), (42, 41)]
+
+
+def small_config(root, name, **model):
+    detector = dict(SMALL_DETECTORS[name])
+    if name in ("retinanet", "atss"):  # the padding is full of objects that score 0.5 and equal
+        detector["score_thresh"] = 0.52
+    sizes = {"short_edge": 64, "long_edge": 96}
+    model = {"detector": detector, "channels": 64, "input": sizes, **model}
+    return make_config(root, model=model)
+
+
+def save_sharpened(path, config):
+    """Save a fresh detector whose heads tell places apart, as those of a trained one do."""
+    detector = build_detector(config.model, num_classes=2, load_body_weights=False)
+    for name, module in detector.network.named_modules():
+        if name.startswith(("head", "rpn", "roi_heads")) and isinstance(module, LAYERS):
+            nn.init.kaiming_normal_(module.weight)
+            nn.init.zeros_(module.bias)
+    save_checkpoint(path, Checkpoint(config, CATEGORIES, detector.state_dict(), 0, {}))
+    return path
+
+
+def export_small(checkpoint, out, **options):
+    defaults = {"check_image": None, "takes_uint8": False, "short_edge": None, "long_edge": None}
+    return export(checkpoint, out, **{**defaults, **options})
+
+
+def noise(size_hw):
+    """Return an image with large and small things in it, (3, H, W) uint8."""
+    coarse = torch.rand(1, 3, 5, 7)
+    image = nn.functional.interpolate(coarse, size_hw, mode="bilinear") + torch.rand(3, *size_hw)
+    return (image[0] * 127).to(torch.uint8)
+
+
+def open_session(path):
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def assert_same_on_all_sizes(checkpoint, path):
+    session = open_session(path)
+    predictor = load(checkpoint, device="cpu")
+    for size_hw in SIZES_HW:
+        image = noise(size_hw)
+        outputs = session.run(None, {"image": (image / 255).numpy()})
+        agreement = compare(predictor.predict(image), *outputs)
+        assert agreement.num_found > 3
+        assert agreement.num_unpaired == 0
+        assert agreement.box_difference < 0.01
+        assert agreement.score_difference < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "dyhead"),
+    [
+        *((name, {"num_blocks": 2}) for name in SMALL_DETECTORS),
+        ("atss", {"num_blocks": 2, "scheme": "stacked"}),
+    ],
+)
+def test_every_detector_finds_the_same_at_every_size(name, dyhead, tiny_dataset, tmp_path):
+    config = small_config(tiny_dataset, name, dyhead=dyhead)
+    checkpoint = save_sharpened(tmp_path / "best.pt", config)
+    summary = export_small(checkpoint, tmp_path / "model.onnx")
+    assert summary.image.endswith("0.png")  # the first of the validation data
+    assert summary.num_bytes == (tmp_path / "model.onnx").stat().st_size
+    assert_same_on_all_sizes(checkpoint, tmp_path / "model.onnx")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("fasterrcnn", {"compat": "detectron2"}),
+        ("retinanet", {"compat": "detectron2"}),
+        ("atss", {"compat": "detectron2"}),
+        ("atss", {"compat": "mmdet", "resize": "cv2"}),
+    ],
+)
+def test_the_original_conventions_hold_in_the_file(name, model, tmp_path):
+    rule = "cropped" if model["compat"] == "mmdet" else "flattened"
+    config = small_config(
+        tmp_path,  # without data: noise is looked at
+        name,
+        compat=model["compat"],
+        dyhead={"num_blocks": 1, "coarse_offsets": rule},
+        input={"short_edge": 64, "long_edge": 96, "resize": model.get("resize", "auto")},
+    )
+    checkpoint = save_sharpened(tmp_path / "imported.pt", config)
+    assert export_small(checkpoint, tmp_path / "model.onnx").image == "noise"
+    assert_same_on_all_sizes(checkpoint, tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("name", SMALL_DETECTORS)
+def test_nothing_is_found_where_there_is_nothing(name, tmp_path, caplog):
+    config = small_config(tmp_path, name, dyhead=None)
+    threshold = "box_score_thresh" if name == "fasterrcnn" else "score_thresh"
+    section = config.model.detector.model_copy(update={threshold: 0.9999})
+    config = config.model_copy(
+        update={"model": config.model.model_copy(update={"detector": section})}
+    )
+    checkpoint = save_sharpened(tmp_path / "best.pt", config)
+    summary = export_small(checkpoint, tmp_path / "model.onnx")
+    assert summary.agreement.num_found == 0
+    assert "give a picture with objects by --check-image" in caplog.text
+    session = open_session(tmp_path / "model.onnx")
+    boxes, scores, labels = session.run(None, {"image": np.zeros((3, 50, 70), np.float32)})
+    assert (boxes.shape, scores.shape, labels.shape) == ((0, 4), (0,), (0,))
+
+
+@pytest.fixture
+def plain_checkpoint(tiny_dataset, tmp_path):
+    config = small_config(tiny_dataset, "retinanet", dyhead=None)
+    return save_sharpened(tmp_path / "best.pt", config)
+
+
+def test_a_file_of_8_bit_pixels_says_what_is_in_it(plain_checkpoint, tmp_path):
+    picture = tmp_path / "photo.png"
+    Image.fromarray(noise((40, 60)).permute(1, 2, 0).numpy()).save(picture)
+    out = tmp_path / "new" / "model.onnx"
+    summary = export_small(
+        plain_checkpoint, out, check_image=picture, takes_uint8=True, short_edge=48
+    )
+    assert str(picture) in str(summary)
+    assert [path.name for path in out.parent.iterdir()] == ["model.onnx"]
+    session = open_session(out)
+    assert [each.name for each in session.get_outputs()] == ["boxes", "scores", "labels"]
+    assert session.get_inputs()[0].type == "tensor(uint8)"
+    metadata = session.get_modelmeta()
+    texts = {name: json.loads(text) for name, text in metadata.custom_metadata_map.items()}
+    assert texts["categories"] == CATEGORIES.to_plain()
+    assert texts["model"]["detector"]["name"] == "retinanet"
+    assert {name: texts["input"][name] for name in ("short_edge", "long_edge", "pixels")} == {
+        "short_edge": 48,
+        "long_edge": 72,
+        "pixels": "uint8",
+    }
+    assert "uint8 in 0..255" in metadata.description
+    predictor = load(plain_checkpoint, device="cpu", short_edge=48)
+    image = noise((80, 50))
+    agreement = compare(predictor.predict(image), *session.run(None, {"image": image.numpy()}))
+    assert agreement.num_found > 3
+    assert agreement.num_unpaired == 0
+
+
+def test_a_file_that_finds_something_else_is_not_kept(plain_checkpoint, tmp_path, monkeypatch):
+    def found_elsewhere(path, images):
+        return [(boxes + 2, scores, labels) for boxes, scores, labels in run_file(path, images)]
+
+    out = tmp_path / "onnx" / "model.onnx"
+    out.parent.mkdir()
+    out.write_text("an older one")
+    monkeypatch.setattr(export_module, "run_file", found_elsewhere)
+    with pytest.raises(ExportError, match=r"model.onnx was not written: .* without counterpart"):
+        export_small(plain_checkpoint, out)
+    assert [path.read_text() for path in out.parent.iterdir()] == ["an older one"]
+
+
+def test_what_cannot_be_exported_is_named_without_a_word_more(tmp_path, capfd):
+    config = small_config(tmp_path, "retinanet", dyhead=None)
+    detector = build_detector(config.model, num_classes=2, load_body_weights=False).eval()
+    detector.backbone.register_forward_hook(
+        lambda module, args, maps: {name: torch.special.bessel_j0(x) for name, x in maps.items()}
+    )
+    with pytest.raises(ExportError, match=r"special_bessel_j0.*model\.body\.name") as error:
+        write_graph(detector, tmp_path / "model.onnx", torch.rand(3, 64, 64))
+    assert error.value.exit_code == 7
+    assert "\n" not in str(error.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_damaged_file_is_an_error_that_names_the_version(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"no graph")
+    with pytest.raises(
+        ExportError, match=rf"onnxruntime {onnxruntime.__version__} .*needed.* cannot run"
+    ):
+        run_file(tmp_path / "model.onnx", [torch.rand(3, 8, 8)])
+
+
+def test_without_the_extra_the_error_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ExportError, match=r"needs onnxruntime: pip install 'dyhead-det\[export\]'"):
+        export_small(tmp_path / "best.pt", tmp_path / "model.onnx")
+
+
+def found(boxes, scores, labels):
+    return (
+        np.array(boxes, dtype=np.float32).reshape(-1, 4),
+        np.array(scores, dtype=np.float32),
+        np.array(labels),
+    )
+
+
+BOX, OTHER = [1, 2, 30, 40], [5, 5, 9, 9]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "unpaired", "box_difference"),
+    [
+        (found([BOX, OTHER], [0.9, 0.8], [0, 1]), 0, 0),
+        (found([OTHER, BOX], [0.8, 0.9], [1, 0]), 0, 0),  # the order of equals may differ
+        (found([[1.05, 2, 30, 40], OTHER], [0.9, 0.8], [0, 1]), 0, 0.05),
+        (found([[1.2, 2, 30, 40], OTHER], [0.9, 0.8], [0, 1]), 1, 0),
+        (found([BOX, OTHER], [0.9, 0.8], [1, 1]), 1, 0),
+        (found([BOX, OTHER], [0.9, 0.7], [0, 1]), 1, 0),
+        (found([BOX, BOX], [0.9, 0.9], [0, 0]), 1, 0),
+        (found([BOX, OTHER, OTHER], [0.9, 0.8, 0.8], [0, 1, 1]), 1, 0),
+        (found([], [], []), 2, 0),
+    ],
+)
+def test_objects_are_paired_by_class_place_and_score(theirs, unpaired, box_difference):
+    ours = Detections(*found([BOX, OTHER], [0.9, 0.8], [0, 1]), names=("square", "circle"))
+    agreement = compare(ours, *theirs)
+    assert agreement.num_unpaired == unpaired
+    assert agreement.is_close == (unpaired == 0)
+    assert agreement.box_difference == pytest.approx(box_difference, abs=1e-5)
