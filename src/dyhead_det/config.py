@@ -153,6 +153,8 @@ class InputConfig(Section):
 class BodyConfig(Section):
     """The image classifier whose stages C2..C5 feed the pyramid.
 
+    `norm`: what its batch norms do: keep the pretrained statistics (`frozen`), take those of the
+    images of one process (`normal`) or of all processes that train together (`sync`).
     `stride_in_1x1`: bottlenecks shrink the map with their first convolution, as in the first
     ResNets and the weights made from them; torchvision's own weights need false.
     """
@@ -160,7 +162,7 @@ class BodyConfig(Section):
     name: str = "resnet50"
     weights: str = "imagenet"
     frozen_stages: Annotated[int, Field(ge=0, le=4)] = 0
-    norm: Literal["frozen", "normal"] = "frozen"
+    norm: Literal["frozen", "normal", "sync"] = "frozen"
     stride_in_1x1: bool = False
 
     @field_validator("name")

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from functools import wraps
-from typing import ParamSpec, TypedDict, TypeVar
+from inspect import signature
+from typing import Any, ParamSpec, TypedDict, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -33,7 +34,7 @@ Value = TypeVar("Value")
 # For one that is stuck: longer than what one does alone, scoring or the first download of weights.
 TIMEOUT = timedelta(minutes=30)
 # A failed process may hang at its exit, waiting for what the others will never send.
-SECONDS_TO_LEAVE = 10
+SECONDS_TO_LEAVE = 30
 
 
 @contextmanager
@@ -172,7 +173,10 @@ def parallel(detector: nn.Module) -> nn.Module:
     if num_processes() == 1:
         return detector
     gc.collect()  # an older one would go on averaging
-    return DistributedDataParallel(detector, broadcast_buffers=False, gradient_as_bucket_view=True)
+    # Buffers are shared before evaluations only; the option has another name in older PyTorch.
+    is_old = "forward_sync_buffers" not in signature(DistributedDataParallel).parameters
+    option: Any = {"broadcast_buffers" if is_old else "forward_sync_buffers": False}
+    return DistributedDataParallel(detector, gradient_as_bucket_view=True, **option)
 
 
 @contextmanager
@@ -246,6 +250,8 @@ def _leave(error: BaseException, device: torch.device) -> None:
             wait_for_all()
     elif hasattr(signal, "alarm"):
         signal.alarm(SECONDS_TO_LEAVE)
+    # torchrun sends it to those that are left when one has ended; it would hide the exit code.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cause: BaseException | None = error
     while cause is not None:
         traceback.clear_frames(cause.__traceback__)

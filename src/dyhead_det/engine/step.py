@@ -23,7 +23,8 @@ LEAST_SCALE = 1e-4
 
 Part = tuple[list[Tensor], list[Target]]
 
-# What a process calls the network with when it has no image: its losses count for nothing.
+# What a process calls the network with when it has no image: its losses count for nothing. Only
+# batch norms that are not frozen see it.
 NOTHING: Part = (
     [torch.zeros(3, 64, 64, dtype=torch.uint8)],
     [Target(boxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.int64))],

@@ -20,6 +20,7 @@ from dyhead_det.config import BodyConfig
 from dyhead_det.errors import CheckpointError, ConfigError
 from dyhead_det.layers.frozen_norm import OnePassFrozenBatchNorm2d
 from dyhead_det.models.swin import SWIN_SHAPES, SwinBody, SwinStages
+from dyhead_det.models.sync_norm import share_batch_norms
 from dyhead_det.models.weights import load_into, read_state_dict
 
 logger = logging.getLogger(__name__)
@@ -62,6 +63,8 @@ def build_body(
         body = _build_torchvision_body(config, stage_names=stage_names, load_weights=load_weights)
     _freeze_stages(body, config.frozen_stages)
     _freeze_batch_norms(body, all_of_them=config.norm == "frozen")
+    if config.norm == "sync":
+        share_batch_norms(body)
     return body
 
 

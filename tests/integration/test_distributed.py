@@ -1,0 +1,184 @@
+"""Two processes that torchrun starts: equal to one, stopped, failing, and started anew."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from distributed_program import configs, evaluate
+
+from dyhead_det.config import to_plain
+from dyhead_det.engine.checkpoint import load_checkpoint
+from dyhead_det.engine.metrics_file import read_rows
+from dyhead_det.engine.train import train
+
+from conftest import draw_tiny_dataset, make_config
+
+pytestmark = pytest.mark.slow
+
+CPU = torch.device("cpu")
+ROOT = Path(__file__).parents[2]
+PROGRAM = Path(__file__).with_name("distributed_program.py")
+CLI = ("-m", "dyhead_det")
+
+
+def torchrun(*arguments, options=()):
+    """Run a program in two processes and return what became of it."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")]),
+        "OMP_NUM_THREADS": "1",
+    }
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
+    return subprocess.run(
+        [*launch, *options, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=300,
+        check=False,
+    )
+
+
+def exit_codes(result):
+    """Return the exit codes of the processes that torchrun calls failed."""
+    return {int(code) for code in re.findall(r"exitcode *: (-?\d+)", result.stderr)}
+
+
+def error_lines(result):
+    """Return what the processes tell a person."""
+    return [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+
+
+def write_config(path, config):
+    path.write_text(yaml.safe_dump(to_plain(config)))
+    return path
+
+
+def weights(path):
+    model = load_checkpoint(path).model
+    return torch.cat([x.flatten().double() for x in model.values() if x.is_floating_point()])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folders of the same runs in one process and in two, and what the two have said."""
+    alone, together = (tmp_path_factory.mktemp(name) for name in ("alone", "together"))
+    for folder in (alone, together):
+        draw_tiny_dataset(folder / "tiny")
+    for name, config in configs(alone / "tiny").items():
+        train(config, alone / name, device=CPU, resume=False)
+    result = torchrun(PROGRAM, "train_all", together)
+    assert result.returncode == 0, result.stderr
+    return alone, together, result
+
+
+@pytest.mark.parametrize("name", configs(Path()))
+def test_two_processes_learn_what_one_does(trained, name):
+    alone, together, _ = trained
+    rows = [read_rows(folder / name / "metrics.jsonl") for folder in (alone, together)]
+    for one, two in zip(*rows, strict=True):
+        assert one.keys() == two.keys()
+        same = [x for x in one if re.match("loss|grad|lr|step|A", x) and one[x] is not None]
+        assert {key: two[key] for key in same} == pytest.approx(
+            {key: one[key] for key in same}, rel=1e-4, abs=1e-6
+        )
+    one, two = (weights(folder / name / "last.pt") for folder in (alone, together))
+    assert float((one - two).norm() / one.norm()) < 1e-6
+
+
+def test_two_processes_find_what_one_does(trained):
+    """Batches are shared out whole, so there is nothing to be rounded otherwise."""
+    _, together, _ = trained
+    run = together / "thawed"
+    found = json.loads((run / "eval" / "detections.json").read_text())
+    numbers = json.loads((run / "eval" / "metrics.json").read_text())
+    evaluate(run, CPU)
+    assert found
+    assert found == json.loads((run / "eval" / "detections.json").read_text())
+    assert numbers == json.loads((run / "eval" / "metrics.json").read_text())
+
+
+def test_only_one_process_writes_and_talks(trained):
+    alone, together, result = trained
+    for name in configs(Path()):
+        files = [{x.name for x in (f / name).iterdir()} - {"eval"} for f in (alone, together)]
+        assert files[0] == files[1]
+    # What a frozen norm without weights is told, in two of the runs.
+    assert result.stderr.count("normalises nothing") == 2
+    assert "Warning: " not in result.stderr
+
+
+def test_a_run_goes_on_with_another_number_of_processes(tmp_path, caplog):
+    """SIGTERM to torchrun, as schedulers send it, saves once; one process does the rest."""
+    config = configs(draw_tiny_dataset(tmp_path / "tiny"))["uneven"]
+    train(config, tmp_path / "straight", device=CPU, resume=False)
+    run = tmp_path / "run"
+    result = torchrun(
+        PROGRAM,
+        "stop_torchrun",
+        "train",
+        write_config(tmp_path / "tiny.yaml", config),
+        "--out",
+        run,
+    )
+    assert result.returncode == 1
+    assert result.stderr.count("in 2 processes: 4 images to train on") == 1
+    [line] = error_lines(result)
+    assert "stopped by SIGTERM after step 3 of 4; step 3 is saved in" in line
+    assert "Warning: " not in result.stderr
+    assert exit_codes(result) <= {143}
+    assert load_checkpoint(run / "last.pt").step == 3
+    with caplog.at_level("INFO"):
+        train(config, run, device=CPU, resume=True)
+    assert "with 1 processes instead of 2 from here on" in caplog.text
+    one, two = weights(tmp_path / "straight" / "last.pt"), weights(run / "last.pt")
+    assert float((one - two).norm() / one.norm()) < 1e-6
+    assert [row["step"] for row in read_rows(run / "metrics.jsonl")] == [1, 2, 3, 4, 4]
+
+
+def test_a_run_whose_process_was_killed_goes_on_by_itself(trained, tmp_path):
+    _, together, _ = trained
+    config = configs(together / "tiny")["uneven"]
+    result = torchrun(
+        PROGRAM,
+        "die_once",
+        "train",
+        write_config(tmp_path / "tiny.yaml", config),
+        "--out",
+        tmp_path / "run",
+        options=["--max-restarts=1"],
+    )
+    assert result.returncode == 0, result.stderr
+    assert "going on after step 2 of 4" in result.stderr
+    assert torch.equal(
+        weights(tmp_path / "run" / "last.pt"), weights(together / "uneven" / "last.pt")
+    )
+
+
+def test_a_failing_process_ends_all_with_its_own_message(tmp_path):
+    config = write_config(tmp_path / "tiny.yaml", make_config(draw_tiny_dataset(tmp_path / "tiny")))
+    result = torchrun(PROGRAM, "fail", "train", config, "--out", tmp_path / "run")
+    assert sorted(error_lines(result)) == [
+        "error: another process of this run has ended or does not answer; its own message says why",
+        "error: process 1 of 2: 3.png: cannot be read; step 2 is saved in "
+        f"{tmp_path}/run/last.pt; go on with --resume",
+    ]
+    assert result.returncode != 0
+    assert exit_codes(result) == {3, 6}
+    assert load_checkpoint(tmp_path / "run" / "last.pt").step == 2
+
+
+def test_what_all_processes_meet_one_of_them_tells(tmp_path):
+    config = make_config(draw_tiny_dataset(tmp_path / "tiny"), train={"batch_size": 1})
+    path = write_config(tmp_path / "tiny.yaml", config)
+    result = torchrun(*CLI, "train", path, "--out", tmp_path / "run")
+    [line] = error_lines(result)
+    assert line.startswith("error: train.batch_size: 1 images for 2 processes; ")
+    assert exit_codes(result) == {2, 6}
+    assert not (tmp_path / "run").exists()
