@@ -77,7 +77,9 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]
 
 def draw_bars(groups: Mapping[str, Mapping[str, float]], label: str, path: Path) -> None:
     """Draw one bar per contestant, group by group; `label` says what their length is."""
-    names = [f"{group}: {name}" for group, values in groups.items() for name in values]
+    names = [
+        f"{group}: {name}".replace("`", "") for group, values in groups.items() for name in values
+    ]
     lengths = [length for values in groups.values() for length in values.values()]
     colors = [f"C{row}" for row, values in enumerate(groups.values()) for _ in values]
     figure = Figure(figsize=(9, 1 + 0.35 * len(names)), layout="constrained")
