@@ -16,6 +16,7 @@ from dyhead_det.contracts import CategoryMap, Prediction
 from dyhead_det.engine.checkpoint import Checkpoint, load_checkpoint
 from dyhead_det.engine.device import choose_device, images_to_device
 from dyhead_det.engine.image_input import ImageLike, as_image
+from dyhead_det.engine.runtime import apply_runtime
 from dyhead_det.errors import CheckpointError, ConfigError
 from dyhead_det.models.detectors import Detector, build_detector
 from dyhead_det.visualize.draw import draw_detections
@@ -112,6 +113,9 @@ class Predictor:
     ) -> "Predictor":
         """Build the detector of a checkpoint; the arguments and errors are those of `load`."""
         detector = rebuild_detector(checkpoint, short_edge=short_edge, long_edge=long_edge)
+        # Compiling takes longer than most predictions, and this machine may have no compiler.
+        runtime = checkpoint.config.runtime.model_copy(update={"compile": False})
+        apply_runtime(runtime, detector, device)
         return cls(detector, checkpoint.categories, device=device)
 
     @overload

@@ -27,6 +27,7 @@ from dyhead_det.engine.metrics_file import MetricsFile, keep_rows
 from dyhead_det.engine.optim import LearningRate, build_optimizer, scaled_lr
 from dyhead_det.engine.patience import Patience
 from dyhead_det.engine.run_folder import BEST, LAST, METRICS
+from dyhead_det.engine.runtime import apply_runtime
 from dyhead_det.engine.stopwatch import Stopwatch
 from dyhead_det.errors import CheckpointError, ConfigError
 from dyhead_det.models.detectors import Detector, build_detector
@@ -53,6 +54,7 @@ HARMLESS_KEYS = (
     "train.save_every_minutes",
     "train.keep_every_epochs",
     EVAL_EVERY_EPOCHS,
+    "runtime",  # all but the last digits
 )
 
 
@@ -171,7 +173,7 @@ def build_run(
             categories=train_data.categories,
             config=config.model,
         )
-    detector.to(device)
+    apply_runtime(config.runtime, detector, device)
     optimizer = build_optimizer(
         config.optim,
         detector,
