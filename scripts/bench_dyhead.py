@@ -1,7 +1,7 @@
 """What DyHead costs: backend against backend, a plain convolution and the bare matrix products.
 
     python scripts/bench_dyhead.py --quick
-    OMP_WAIT_POLICY=PASSIVE python scripts/bench_dyhead.py --threads 2 --out runs/bench
+    OMP_WAIT_POLICY=PASSIVE python scripts/bench_dyhead.py --threads 2 --out bench
 
 Writes a markdown table and a picture (cost against map size and batch). The contestants of a case
 run in turn, round by round, and medians are compared, so a busy machine disturbs all alike; with
@@ -10,16 +10,9 @@ OMP_WAIT_POLICY=PASSIVE before Python starts: spinning threads cost far more tha
 """
 
 import argparse
-import ctypes
-import gc
 import math
-import platform
-import statistics
-import sys
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -29,11 +22,17 @@ from torch import Tensor
 
 from dyhead_det.layers.deform_conv import DeformBackend, modulated_deform_conv2d
 from dyhead_det.layers.dyhead import DyHead
+from dyhead_det.layers.roi_align import roi_align
+from measuring import Cost, machine, markdown, median_costs, option_parser, parse, peak_mib
 
 NUM_LEVELS = 5
 BASELINE = "torchvision"
 
-Run = Callable[[], Tensor | list[Tensor] | None]
+MODES = ("forward", "training")
+
+Run = Callable[[], Tensor | list[Tensor]]
+Contestant = tuple[Run, list[Tensor]]
+"""What computes forward, and the tensors that training differentiates by."""
 
 
 @dataclass(frozen=True)
@@ -52,16 +51,12 @@ class Case:
         return f"{self.kind}, {self.channels} channels, {self.batch} x {height} x {width}"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Result:
-    """Seconds of all rounds and peak MiB of one contestant, by mode (forward, training)."""
+    """Median seconds and peak MiB of one contestant, by mode (forward, training)."""
 
-    seconds: dict[str, list[float]] = field(default_factory=dict)
-    peak_mib: dict[str, float] = field(default_factory=dict)
-
-    def median(self, mode: str) -> float:
-        """Median seconds."""
-        return statistics.median(self.seconds[mode])
+    seconds: dict[str, float]
+    peak_mib: dict[str, float]
 
 
 def main() -> None:
@@ -74,25 +69,21 @@ def main() -> None:
     lines = [describe(device, options), ""]
     for case in table_cases(options.quick):
         results = measure(case, device, options)
-        lines += [*markdown(case, results), ""]
-        print("\n".join(lines[-len(results) - 5 :]), flush=True)
+        rows = table(case, results)
+        lines += [*rows, ""]
+        print("\n".join(rows), flush=True)
         # After every case: a long run that is stopped keeps what it measured.
         (options.out / "bench_dyhead.md").write_text("\n".join(lines), encoding="utf-8")
     draw(device, options)
-    print(f"table and picture in {options.out}")
 
 
 def parse_options() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="small maps, three rounds")
+    parser = option_parser(__doc__)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--rounds", type=int, help="default: 7, quick 3")
     parser.add_argument("--cpu-time", action="store_true", help="CPU seconds instead of the clock")
-    parser.add_argument("--out", type=Path, default=Path("runs/bench"))
-    options = parser.parse_args()
-    options.rounds = options.rounds or (3 if options.quick else 7)
+    options = parse(parser)
     if options.cpu_time and torch.device(options.device).type != "cpu":
         parser.error("--cpu-time tells nothing about a GPU")
     return options
@@ -101,17 +92,14 @@ def parse_options() -> argparse.Namespace:
 def table_cases(quick: bool) -> list[Case]:
     """P3 of an 800 x 1216 image, a small map, and the blocks on the pyramids below them."""
     sizes = [(64, (32, 32))] if quick else [(64, (32, 32)), (128, (60, 80)), (256, (100, 152))]
-    return [Case(kind, *size, batch=1) for kind in ("operator", "block") for size in sizes]
+    cases = [Case(kind, *size, batch=1) for kind in ("operator", "block") for size in sizes]
+    extra = [Case("RoIAlign", *sizes[-1], batch=1)]
+    if not quick:
+        extra.append(Case("six blocks", *sizes[-1], batch=1))
+    return [*cases, *extra]
 
 
-def contestants(case: Case, device: torch.device) -> dict[str, tuple[Run, list[Tensor]]]:
-    """Return for each contestant its forward and the tensors that training differentiates."""
-    if case.kind == "operator":
-        return operator_contestants(case, device)
-    return block_contestants(case, device)
-
-
-def operator_contestants(case: Case, device: torch.device) -> dict[str, tuple[Run, list[Tensor]]]:
+def operator_contestants(case: Case, device: torch.device) -> dict[str, Contestant]:
     """One modulated deformable convolution, and what it would cost without deformation."""
     b, c, (h, w) = case.batch, case.channels, case.size_hw
     x, offset = torch.randn(b, c, h, w, device=device), torch.randn(b, 18, h, w, device=device)
@@ -125,18 +113,19 @@ def operator_contestants(case: Case, device: torch.device) -> dict[str, tuple[Ru
 
     everything = [x, offset, mask, weight, bias]
     return {
-        "torchvision": (lambda: deform("torchvision"), everything),
+        BASELINE: (lambda: deform("torchvision"), everything),
         "gather": (lambda: deform("gather"), everything),
         "plain 3x3 convolution": (lambda: F.conv2d(x, weight, bias, padding=1), [x, weight, bias]),
         "bare matrix product": bare_products(b * h * w, c, device),
     }
 
 
-def block_contestants(case: Case, device: torch.device) -> dict[str, tuple[Run, list[Tensor]]]:
-    """One DyHead block on a pyramid of five levels."""
+def block_contestants(case: Case, device: torch.device) -> dict[str, Contestant]:
+    """DyHead's blocks on a pyramid of five levels."""
+    num_blocks = 6 if case.kind == "six blocks" else 1
     dyhead = DyHead(
         case.channels,
-        1,
+        num_blocks,
         attention=("scale", "spatial", "task"),
         spatial="deform",
         dynamic_relu="channel",
@@ -159,16 +148,45 @@ def block_contestants(case: Case, device: torch.device) -> dict[str, tuple[Run, 
 
     places = [x.shape[0] * x.shape[2] * x.shape[3] for x in levels]
     return {
-        "torchvision": (lambda: attend("torchvision"), everything),
+        BASELINE: (lambda: attend("torchvision"), everything),
         "gather": (lambda: attend("gather"), everything),
         # Every level from itself, and all but the first twice more.
         "bare matrix products": bare_products(
-            sum(places) + 2 * sum(places[1:]), case.channels, device
+            num_blocks * (sum(places) + 2 * sum(places[1:])), case.channels, device
         ),
     }
 
 
-def bare_products(num_places: int, channels: int, device: torch.device) -> tuple[Run, list[Tensor]]:
+def pooling_contestants(case: Case, device: torch.device) -> dict[str, Contestant]:
+    """RoIAlign of 512 regions from one level, as Faster R-CNN's box head takes them."""
+    b, c, (h, w) = case.batch, case.channels, case.size_hw
+    x = torch.randn(b, c, h, w, device=device)
+    channels_last = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+    x.requires_grad_()
+    corners = torch.rand(512, 2, device=device) * torch.tensor([w - 14, h - 14], device=device)
+    sizes = 7 + 7 * torch.rand(512, 2, device=device)  # pixels of the level that suits a box
+    image = torch.randint(b, (512, 1), device=device)
+    regions = torch.cat((image, corners, corners + sizes), dim=1)
+    return {
+        BASELINE: (
+            lambda: torchvision.ops.roi_align(x, regions, 7, spatial_scale=1.0, sampling_ratio=2),
+            [x],
+        ),
+        "gather": (
+            lambda: roi_align(
+                channels_last,
+                regions,
+                (7, 7),
+                spatial_scale=1.0,
+                sampling_ratio=2,
+                aligned=False,
+            ),
+            [channels_last],
+        ),
+    }
+
+
+def bare_products(num_places: int, channels: int, device: torch.device) -> Contestant:
     """Multiply columns that are simply there: what no implementation can save."""
     part = torch.randn(min(num_places, 1024), 9 * channels, device=device, requires_grad=True)
     kernel = torch.randn(9 * channels, channels, device=device, requires_grad=True)
@@ -178,22 +196,44 @@ def bare_products(num_places: int, channels: int, device: torch.device) -> tuple
 
 def measure(case: Case, device: torch.device, options: argparse.Namespace) -> dict[str, Result]:
     """Let the contestants run in turn, in both modes."""
-    results: dict[str, Result] = {}
-    runs: dict[tuple[str, str], Run] = {}
-    for name, (forward, leaves) in contestants(case, device).items():
-        results[name] = Result()
-        runs[name, "forward"] = without_gradients(forward)
-        runs[name, "training"] = with_gradients(forward, leaves)
-    for (name, mode), run in runs.items():
-        results[name].peak_mib[mode] = peak_mib(run, device)  # also warms up
-    for _ in range(options.rounds):
-        for (name, mode), run in runs.items():
-            elapsed = seconds(run, device, use_cpu_time=options.cpu_time)
-            results[name].seconds.setdefault(mode, []).append(elapsed)
-    return results
+    all_contestants = CONTESTANTS[case.kind](case, device)
+    runs: dict[str, dict[str, Callable[[], None]]] = {mode: {} for mode in MODES}
+    for name, (forward, leaves) in all_contestants.items():
+        runs["forward"][name] = finished(without_gradients(forward), device)
+        runs["training"][name] = finished(with_gradients(forward, leaves), device)
+    # Measured first: it also warms up.
+    peaks = {
+        mode: {name: peak_mib(run, device) for name, run in runs[mode].items()} for mode in runs
+    }
+    costs = {mode: median_costs(runs[mode], options.rounds) for mode in MODES}
+    return {
+        name: Result(
+            {mode: chosen_clock(costs[mode][name], options) for mode in MODES},
+            {mode: peaks[mode][name] for mode in MODES},
+        )
+        for name in all_contestants
+    }
 
 
-def without_gradients(forward: Run) -> Run:
+def chosen_clock(cost: Cost, options: argparse.Namespace) -> float:
+    """Return the seconds that are asked for."""
+    return cost.cpu_seconds if options.cpu_time else cost.seconds
+
+
+def finished(run: Callable[[], None], device: torch.device) -> Callable[[], None]:
+    """Return a run that ends when the device has done its work."""
+    if device.type != "cuda":
+        return run
+
+    def run_to_the_end() -> None:
+        torch.cuda.synchronize()
+        run()
+        torch.cuda.synchronize()
+
+    return run_to_the_end
+
+
+def without_gradients(forward: Run) -> Callable[[], None]:
     """Return the run of an inference."""
 
     def run() -> None:
@@ -203,89 +243,57 @@ def without_gradients(forward: Run) -> Run:
     return run
 
 
-def with_gradients(forward: Run, leaves: list[Tensor]) -> Run:
+def with_gradients(forward: Run, leaves: list[Tensor]) -> Callable[[], None]:
     """Return the run of a training step's forward and backward."""
 
     def run() -> None:
         result = forward()
-        outputs = [result] if isinstance(result, Tensor) else result or []
+        outputs = [result] if isinstance(result, Tensor) else result
         probes = [torch.ones_like(x) for x in outputs]
         torch.autograd.grad(outputs, leaves, probes, allow_unused=True)
 
     return run
 
 
-def seconds(run: Run, device: torch.device, *, use_cpu_time: bool) -> float:
-    """Time one run."""
-    clock = time.process_time if use_cpu_time else time.perf_counter
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    started_at = clock()
-    run()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return clock() - started_at
-
-
-def peak_mib(run: Run, device: torch.device) -> float:
-    """Return the memory a run needs beyond what was there; not a number where nobody counts it."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        allocated = torch.cuda.memory_allocated()
-        run()
-        return (torch.cuda.max_memory_allocated() - allocated) / 2**20
-    if sys.platform != "linux":
-        run()
-        return math.nan
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forget the peak so far
-    before = status_mib("VmRSS")
-    run()
-    return status_mib("VmHWM") - before
-
-
-def status_mib(key: str) -> float:
-    """Read one entry of this process's status, in MiB."""
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith(f"{key}:"):
-            return int(line.split()[1]) / 1024
-    return math.nan
-
-
-def markdown(case: Case, results: dict[str, Result]) -> list[str]:
-    """Format one case: milliseconds, speed relative to the baseline, memory."""
-    lines = [
-        f"### {case.title}",
-        "",
-        "| | forward ms | x | training ms | x | forward MiB | training MiB |",
-        "|---|---:|---:|---:|---:|---:|---:|",
-    ]
+def table(case: Case, results: dict[str, Result]) -> list[str]:
+    """Format one case: milliseconds, times faster than the baseline, memory."""
+    columns = [case.title, "forward ms", "x", "training ms", "x", "forward MiB", "training MiB"]
+    rows = []
     for name, result in results.items():
         cells = [name]
-        for mode in ("forward", "training"):
-            ratio = results[BASELINE].median(mode) / result.median(mode)
-            cells += [f"{1000 * result.median(mode):.1f}", f"{ratio:.1f}"]
-        cells += [f"{result.peak_mib[mode]:.0f}" for mode in ("forward", "training")]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+        for mode in MODES:
+            ratio = results[BASELINE].seconds[mode] / result.seconds[mode]
+            cells += [f"{1000 * result.seconds[mode]:.1f}", f"{ratio:.1f}"]
+        rows.append([*cells, *(f"{result.peak_mib[mode]:.0f}" for mode in MODES)])
+    return markdown(columns, rows)
 
 
 def describe(device: torch.device, options: argparse.Namespace) -> str:
     """Say what was measured on what."""
-    name = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor()
+    gpu = f"{torch.cuda.get_device_name()}, " if device.type == "cuda" else ""
     clock = "CPU time" if options.cpu_time else "time"
     return (
-        f"{device.type} {name}, {options.threads} threads, torch {torch.__version__}, torchvision "
-        f"{torchvision.__version__}; medians of {options.rounds} interleaved rounds, {clock}; "
-        f"x = times faster than {BASELINE}."
+        f"{gpu}{machine()}; {options.threads} threads; medians of {options.rounds} interleaved "
+        f"rounds, {clock}; x = times faster than {BASELINE}."
     )
+
+
+CONTESTANTS = {
+    "operator": operator_contestants,
+    "block": block_contestants,
+    "six blocks": block_contestants,
+    "RoIAlign": pooling_contestants,
+}
+
+
+def drawn_sizes(quick: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return sides of maps, and batches."""
+    return ((16, 32, 64), (1, 2, 4)) if quick else ((16, 32, 64, 96, 128), (1, 2, 4, 8))
 
 
 def draw(device: torch.device, options: argparse.Namespace) -> None:
     """Draw training time of one block against the number of places, and against the batch."""
-    sides = (16, 32, 64) if options.quick else (16, 32, 64, 96, 128)
-    batches = (1, 2, 4) if options.quick else (1, 2, 4, 8)
+    sides, batches = drawn_sizes(options.quick)
     by_side = [Case("block", 64, (side, side), batch=1) for side in sides]
     by_batch = [Case("block", 64, (32, 32), batch=batch) for batch in batches]
     figure = Figure(figsize=(11, 4.2), layout="constrained")
@@ -296,10 +304,12 @@ def draw(device: torch.device, options: argparse.Namespace) -> None:
     ):
         measured = [measure(case, device, options) for case in cases]
         for name in measured[0]:
-            times = [1000 * results[name].median("training") for results in measured]
+            times = [1000 * results[name].seconds["training"] for results in measured]
             axes.loglog(values, times, marker="o", label=name)
         axes.set(xlabel=label, ylabel="ms, forward and backward", title="one block, 64 channels")
-        axes.grid(alpha=0.3, which="both")
+        axes.set_xticks(values, map(str, values))
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
         axes.legend()
     figure.savefig(options.out / "bench_dyhead.png", dpi=120)
 

@@ -6,6 +6,9 @@ they hardly change when the machine is busy.
 """
 
 import argparse
+import ctypes
+import gc
+import math
 import os
 import platform
 import statistics
@@ -16,6 +19,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
 from matplotlib.figure import Figure
 
 
@@ -104,6 +108,31 @@ def report(lines: Sequence[str], path: Path) -> None:
     sys.stdout.write(text)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
+
+
+def peak_mib(run: Callable[[], object], device: torch.device) -> float:
+    """Return the memory a run needs beyond what was there; NaN where nobody counts it."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        allocated = torch.cuda.memory_allocated()
+        run()
+        return (torch.cuda.max_memory_allocated() - allocated) / 2**20
+    if sys.platform != "linux":
+        run()
+        return math.nan
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forget the peak so far
+    before = _status_mib("VmRSS")
+    run()
+    return _status_mib("VmHWM") - before
+
+
+def _status_mib(key: str) -> float:
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith(f"{key}:"):
+            return int(line.split()[1]) / 1024
+    return math.nan
 
 
 def _cpu_seconds() -> float:

@@ -449,8 +449,8 @@ class RuntimeConfig(Section):
     `tf32`: float32 products on tensor cores with ten bits of mantissa; CUDA only.
     `cudnn_benchmark`: try cuDNN's algorithms for every new size; only for images of few sizes.
     `deterministic`: equal bits on CUDA too, slower; on a CPU they are equal anyway.
-    `compile`: torch.compile for the backbone; starts slowly, and helps where small maps or norms
-    make the time.
+    `compile`: torch.compile for body, FPN and DyHead's blocks in training, but not for the fast
+    DyHead, which is slower compiled; the first step takes minutes.
     """
 
     channels_last: bool = True

@@ -96,3 +96,35 @@ def test_loaders_and_readers_are_compared_on_a_given_data_set(monkeypatch, tmp_p
     assert "mine, enlarged to 6 megapixels: dyhead-det, `reduce_jpegs: false`" in table
     assert table["json.load"][1] == "1.00 (1.00)"
     assert "dyhead-det" in table
+
+
+@pytest.mark.slow
+def test_operators_and_blocks_are_compared(monkeypatch, tmp_path):
+    import bench_dyhead
+
+    kinds = ("operator", "block", "six blocks", "RoIAlign")
+    cases = [bench_dyhead.Case(kind, 16, (16, 16), batch=1) for kind in kinds]
+    monkeypatch.setattr(bench_dyhead, "table_cases", lambda quick: cases)
+    monkeypatch.setattr(bench_dyhead, "drawn_sizes", lambda quick: ((4, 8), (1, 2)))
+    table = run_script(monkeypatch, bench_dyhead.main, tmp_path, "--threads", "1")
+    assert table["torchvision"][1] == "1.0"
+    assert "gather" in table
+    assert "plain 3x3 convolution" in table
+    assert "bare matrix products" in table
+
+
+@pytest.mark.slow
+def test_detectors_are_compared_and_shares_add_up(monkeypatch, tmp_path):
+    import bench_detector
+
+    case = bench_detector.Case(
+        "tiny", "fasterrcnn_r50_dyhead.yaml", (64, 128), bench_detector.SMALL, False
+    )
+    monkeypatch.setattr(bench_detector, "QUICK_CASES", [case])
+    table = run_script(
+        monkeypatch, bench_detector.main, tmp_path, "--quick", "--threads", "1", "--only", "tiny"
+    )
+    assert table[bench_detector.BASELINE][1] == "1.0"
+    assert bench_detector.WITH_DYHEAD in table
+    # The last table: of a step, and of how many percent each part is.
+    assert sum(int(cell.split()[0]) for cell in table[""]) == pytest.approx(100, abs=4)

@@ -119,7 +119,8 @@ def test_missing_sections_are_named(write):
 @pytest.mark.parametrize("text", ["[1, 2]", "just words", ""])
 def test_a_file_without_sections_is_refused(write, text):
     assert problems_of(write(text)) == [
-        "expected sections (seed, data, model, optim, schedule, train, eval) at the top level"
+        "expected sections (seed, data, model, optim, schedule, train, eval, runtime) at the top "
+        "level"
     ]
 
 
