@@ -14,10 +14,11 @@ from dyhead_det.engine import export as export_module
 from dyhead_det.engine.checkpoint import Checkpoint, save_checkpoint
 from dyhead_det.engine.export import export
 from dyhead_det.engine.export_check import compare, run_file
-from dyhead_det.engine.onnx_graph import write_graph
+from dyhead_det.engine.onnx_graph import OPSET, write_graph
 from dyhead_det.engine.predict import Detections, load
 from dyhead_det.errors import ExportError
 from dyhead_det.models.detectors import build_detector
+from dyhead_det.models.swin import AlwaysShiftedWindowAttention
 
 from conftest import SMALL_DETECTORS, make_config
 
@@ -119,6 +120,27 @@ def test_the_original_conventions_hold_in_the_file(name, model, tmp_path):
     checkpoint = save_sharpened(tmp_path / "imported.pt", config)
     assert export_small(checkpoint, tmp_path / "model.onnx").image == "noise"
     assert_same_on_all_sizes(checkpoint, tmp_path / "model.onnx")
+
+
+@pytest.mark.filterwarnings("ignore")  # of the exporter, which is called as `write_graph` calls it
+def test_windows_are_shifted_in_a_graph_at_every_size(tmp_path):
+    layer = AlwaysShiftedWindowAttention(8, [4, 4], [2, 2], 2).eval()
+    torch.onnx.export(
+        layer,
+        (torch.rand(1, 9, 13, 8),),
+        tmp_path / "layer.onnx",
+        dynamo=False,
+        opset_version=OPSET,
+        input_names=["x"],
+        dynamic_axes={"x": {1: "height", 2: "width"}},
+    )
+    session = open_session(tmp_path / "layer.onnx")
+    for height, width in [(9, 13), (12, 8), (4, 4), (3, 10), (16, 1)]:
+        x = torch.rand(1, height, width, 8)
+        with torch.no_grad():
+            expected = layer(x)
+        (attended,) = session.run(None, {"x": x.numpy()})
+        assert attended == pytest.approx(expected.numpy(), abs=1e-5)
 
 
 @pytest.mark.parametrize("name", SMALL_DETECTORS)
