@@ -92,6 +92,15 @@ def test_two_processes_learn_what_one_does(trained, name):
     assert float((one - two).norm() / one.norm()) < 1e-6
 
 
+def test_two_processes_compute_what_one_does_in_two_parts(trained):
+    alone, together, _ = trained
+    config = configs(alone / "tiny")["thawed"]
+    in_parts = config.train.model_copy(update={"accumulate": 2})
+    train(config.model_copy(update={"train": in_parts}), alone / "parts", device=CPU, resume=False)
+    one, two = weights(alone / "parts" / "last.pt"), weights(together / "thawed" / "last.pt")
+    assert torch.equal(one, two)
+
+
 def test_two_processes_find_what_one_does(trained):
     """Batches are shared out whole, so there is nothing to be rounded otherwise."""
     _, together, _ = trained
