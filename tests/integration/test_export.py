@@ -8,7 +8,9 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from typer.testing import CliRunner
 
+from dyhead_det.cli.app import app
 from dyhead_det.contracts import Category, CategoryMap
 from dyhead_det.engine import export as export_module
 from dyhead_det.engine.checkpoint import Checkpoint, save_checkpoint
@@ -166,14 +168,16 @@ def plain_checkpoint(tiny_dataset, tmp_path):
     return save_sharpened(tmp_path / "best.pt", config)
 
 
-def test_a_file_of_8_bit_pixels_says_what_is_in_it(plain_checkpoint, tmp_path):
+def test_the_command_writes_a_file_of_8_bit_pixels_that_says_what_is_in_it(
+    plain_checkpoint, tmp_path
+):
     picture = tmp_path / "photo.png"
     Image.fromarray(noise((40, 60)).permute(1, 2, 0).numpy()).save(picture)
     out = tmp_path / "new" / "model.onnx"
-    summary = export_small(
-        plain_checkpoint, out, check_image=picture, takes_uint8=True, short_edge=48
-    )
-    assert str(picture) in str(summary)
+    options = ["--check-image", picture, "--uint8", "--short-edge", 48]
+    arguments = ["export", plain_checkpoint, out, *options]
+    result = CliRunner().invoke(app, [str(each) for each in arguments], catch_exceptions=False)
+    assert f"same as the checkpoint on {picture}: " in result.stdout
     assert [path.name for path in out.parent.iterdir()] == ["model.onnx"]
     session = open_session(out)
     assert [each.name for each in session.get_outputs()] == ["boxes", "scores", "labels"]

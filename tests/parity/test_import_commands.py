@@ -56,6 +56,8 @@ def test_every_command_takes_an_imported_checkpoint(tiny_dataset, tmp_path, monk
     assert {each["category_id"] for each in detections} <= {each["id"] for each in coco}
     run("predict", "coco.pt", images, "--out", "found", "--min-score", 0, "--device", "cpu", *SIZE)
     assert json.loads((tmp_path / "found" / "detections.json").read_text())
+    run("export", "coco.pt", "coco.onnx", "--check-image", images / "0.png", *SIZE)
+    assert (tmp_path / "coco.onnx").is_file()
 
     other = [{"id": 5, "name": "Stop Sign"}, {"id": 6, "name": "platelet"}]
     with_categories(tiny_dataset, "train.json", other)
