@@ -137,14 +137,14 @@ def interrupted_twice(number: int) -> None:
 
 def file_size_limited(number: int, lifted: int = 0, size: int = 100_000) -> None:
     """Let no file grow beyond a size from a step on, until another: writing fails part way."""
-    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-
-    def limit(size):
-        return lambda _run: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-
-    _before_step(number, limit(size))
+    _before_step(number, lambda _run: _limit_file_size(size))
     if lifted:
-        _before_step(lifted, limit(hard))
+        _before_step(lifted, lambda _run: _limit_file_size(None))
+
+
+def _limit_file_size(size: int | None) -> None:
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard if size is None else size, hard))
 
 
 def no_space_for_rows(number: int, lifted: int) -> None:
@@ -187,6 +187,38 @@ def worker_killed(number: int) -> None:
         worker.join()
 
     _before_step(number, kill)
+
+
+def all_asked_to_stop(number: int) -> None:
+    """Send SIGTERM to the processes that read images too, and see them dead."""
+    import multiprocessing
+
+    def ask(_run):
+        workers = multiprocessing.active_children()
+        os.kill(os.getpid(), signal.SIGTERM)
+        for worker in workers:
+            os.kill(worker.pid, signal.SIGTERM)
+            worker.join()
+
+    _before_step(number, ask)
+
+
+def shared_memory_full() -> None:
+    """Let the processes that read images have hardly any memory to share."""
+    from dyhead_det.data import loaders
+
+    real = loaders._prepare_worker
+
+    def prepare(worker_id):
+        real(worker_id)
+        _limit_file_size(10_000)  # a batch has 24 kB
+
+    loaders._prepare_worker = prepare
+
+
+def program_wrong(number: int) -> None:
+    """Raise an error that nobody foresaw."""
+    _before_step(number, lambda _run: 1 // 0)
 
 
 def weights_lost(number: int) -> None:

@@ -47,6 +47,27 @@ def test_a_worker_that_dies_ends_the_run_without_loss(project, undisturbed, tmp_
     assert_same_run(run, undisturbed)
 
 
+def test_full_shared_memory_ends_the_run_without_loss(project, undisturbed, tmp_path):
+    run = tmp_path / "run"
+    ended = project.train(run, "data.num_workers=2", fault="shared_memory_full")
+    assert ended.code == 6
+    assert "a process that reads images failed (RuntimeError: unable to" in ended.error
+    assert "free memory, in /dev/shm too (docker: --shm-size); step 0 is saved" in ended.error
+    assert project.train(run, resume=True).code == 0
+    assert_same_run(run, undisturbed)
+
+
+def test_an_error_that_nobody_foresaw_is_shown_and_ends_the_worker_processes(
+    project, undisturbed, tmp_path
+):
+    run = tmp_path / "run"
+    ended = project.train(run, "data.num_workers=2", fault="program_wrong", number=6)
+    assert ended.code == 1
+    assert "ZeroDivisionError" in ended.text
+    assert project.train(run, resume=True).code == 0
+    assert_same_run(run, undisturbed)
+
+
 def test_a_loss_that_is_not_a_number_ends_the_run_before_it_is_saved(
     project, undisturbed, tmp_path
 ):

@@ -110,6 +110,15 @@ def test_a_run_in_parts_with_workers_and_repeated_images_ends_with_the_same_byte
     assert_same_run(run, undisturbed_with_more)
 
 
+def test_sigterm_may_reach_the_processes_that_read_images_too(project, undisturbed, tmp_path):
+    run = tmp_path / "run"
+    stopped = project.train(run, "data.num_workers=2", fault="all_asked_to_stop", number=5)
+    assert stopped.code == 143
+    assert f"step 5 is saved in {run}/last.pt" in stopped.error
+    assert project.train(run, resume=True).code == 0
+    assert_same_run(run, undisturbed)
+
+
 def test_no_state_of_a_random_generator_is_missing_from_a_checkpoint(project, tmp_path):
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
     assert project.train(straight, fault="losses_drawn").code == 0

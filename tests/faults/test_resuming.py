@@ -20,6 +20,7 @@ HARMLESS = {
     "train.save_every_minutes": "5",
     "train.keep_every_epochs": "5",
     "train.tensorboard": "true",
+    "runtime": "{channels_last: false}",
 }
 
 

@@ -322,9 +322,12 @@ def _unpack(delivery: _Delivery) -> Batch:
 
 
 def _prepare_worker(_worker_id: int) -> None:
-    """Leave it to the main process to stop: it saves first, for which it may need its workers."""
+    """Leave Ctrl-C and a lost terminal to the main process, which saves first.
+
+    SIGTERM has its effect: Python sends it at its exit to workers that are left, and waits.
+    """
     torch.set_num_threads(1)
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+    for name in ("SIGINT", "SIGHUP"):
         if hasattr(signal, name):  # Windows has no SIGHUP
             signal.signal(getattr(signal, name), signal.SIG_IGN)
 

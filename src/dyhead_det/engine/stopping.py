@@ -5,6 +5,7 @@ Processes that train together agree before every batch, so that they stop at the
 
 import os
 import signal
+import traceback
 from collections.abc import Iterator, Sized
 from contextlib import AbstractContextManager
 from types import FrameType, TracebackType
@@ -132,22 +133,32 @@ class WatchedBatches:
                 yield batch
 
     def _next(self, batches: Iterator[Any]) -> Any:  # noqa: ANN401 - whatever a loader gives
-        """Return the next batch, None after the last.
+        """Return the next batch, None after the last and after a signal.
 
         Raises:
-            WorkerDiedError: If a process that reads images has died.
+            WorkerDiedError: If a process that reads images has died, cannot be started, or has no
+                shared memory for its images.
         """
+        if self._stop.received is not None:  # by the workers too, it may be, and they are gone
+            return None
         try:
             batch = next(batches, None)
             self._stop.take_over_deaths()
             self._stop.check_workers()
-        except RuntimeError as error:
-            if not str(error).startswith(("DataLoader worker", "Pin memory thread")):
+        except (OSError, RuntimeError) as error:  # no OSError is about images: these are values
+            if self._stop.received is not None:
+                return None
+            has_died = str(error).startswith(("DataLoader worker", "Pin memory thread"))
+            is_about_shared_memory = "file </torch_" in str(error)
+            if isinstance(error, RuntimeError) and not (has_died or is_about_shared_memory):
                 raise
+            reason = str(error).splitlines()[-1].strip()  # behind the traceback of the process
             msg = (
-                f"a process that reads images died ({error}); lower data.num_workers or free "
-                "memory, in /dev/shm too"
+                f"a process that reads images {'died' if has_died else 'failed'} ({reason}); lower "
+                "data.num_workers or free memory, in /dev/shm too (docker: --shm-size)"
             )
+            # Their references to each other would keep the processes, whose end Python awaits.
+            traceback.clear_frames(error.__traceback__)
             raise WorkerDiedError(msg) from error
         return batch
 
