@@ -1,5 +1,6 @@
 """Starting from other weights: torchvision's COCO detectors find their own at step 0."""
 
+import logging
 import re
 
 import pytest
@@ -135,3 +136,16 @@ def test_classes_are_taken_by_name_and_others_start_anew(tmp_path):
             coco[boxes][4 * coco_row : 4 * coco_row + 4],
         )
     torch.testing.assert_close(after[f"network.{scores}"][1], before[f"network.{scores}"][1])
+
+
+def test_the_body_of_another_detector_is_taken_with_a_warning(tmp_path, caplog):
+    torch.save(trained_by_torchvision("retinanet").state_dict(), tmp_path / "coco.pth")
+    detector, config = build("fcos", COCO_CATEGORIES)
+    logging.getLogger("dyhead_det").propagate = True
+    with caplog.at_level(logging.WARNING):
+        account = start_from(
+            detector, tmp_path / "coco.pth", categories=COCO_CATEGORIES, config=config
+        )
+    assert "its model has other values of detector.name;" in caplog.text
+    assert "network.backbone.body.conv1.weight" in account.used
+    assert account.matched_classes == ()

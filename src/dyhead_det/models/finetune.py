@@ -274,7 +274,8 @@ def _torchvision_source(tensors: Mapping[str, Tensor]) -> Source:
     categories = torchvision.models.detection.FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta[
         "categories"
     ]
-    is_fcos = "head.regression_head.bbox_ctrness.weight" in tensors
+    detector = _torchvision_detector(tensors)
+    is_fcos = detector == "fcos"
     rules = _OLD_BACKBONE if is_fcos else [*_OLD_BACKBONE, *_OLD_HEADS]
     ours = {f"network.{name}": value for name, value in renamed(tensors, rules).items()}
     if not is_fcos:
@@ -289,10 +290,17 @@ def _torchvision_source(tensors: Mapping[str, Tensor]) -> Source:
         num_rows=len(categories),
         model={
             "compat": "none",
+            "detector": {"name": detector},
             "body": {"stride_in_1x1": False},
             "input": to_plain(InputConfig()),
         },
     )
+
+
+def _torchvision_detector(tensors: Mapping[str, Tensor]) -> str:
+    if "roi_heads.box_predictor.cls_score.weight" in tensors:
+        return "fasterrcnn"
+    return "fcos" if "head.regression_head.bbox_ctrness.weight" in tensors else "retinanet"
 
 
 def _fold_missing_epsilon(tensors: dict[str, Tensor]) -> None:
