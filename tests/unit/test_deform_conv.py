@@ -154,12 +154,13 @@ def test_bfloat16_maps_are_read_at_float32_places(backend: str) -> None:
     torch.testing.assert_close(read[0, :-1], torch.full((319,), 0.5, dtype=torch.bfloat16))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_it_works_under_autocast_with_gradients(backend: str) -> None:
+def test_it_works_under_autocast_with_gradients(backend: str, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     operands = [each.requires_grad_() for each in random_operands((1, 4, 5, 6), 3, 1, torch.float)]
     expected = modulated_deform_conv2d(*operands, stride=1, backend="reference")
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", dtype):
         out = modulated_deform_conv2d(*operands, stride=1, backend=backend)
     # bfloat16 keeps eight bits, sums of 36 products of size one.
     torch.testing.assert_close(out.float(), expected, rtol=0.05, atol=0.2)

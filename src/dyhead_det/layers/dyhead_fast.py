@@ -41,7 +41,7 @@ from dyhead_det.layers.gather import (
     product_dtype,
     rows_of_maps,
 )
-from dyhead_det.layers.pyramid_table import Size, Table, as_maps, build_table, by_level
+from dyhead_det.layers.pyramid_table import Size, Table, as_maps, build_table
 
 
 def attend_fast(blocks: Iterable[nn.Module], levels: list[Tensor]) -> list[Tensor]:
@@ -72,11 +72,7 @@ def _attend(block: DyHeadBlock, rows: Tensor, table: Table) -> Tensor:
         table.places,
         table.num_places,
     )
-    same, finer, coarser = (
-        table.split(part, first_level=min(kind, 1))
-        for kind, part in enumerate(torch.split(convolved, table.num_places))
-    )
-    candidates = by_level(same, finer, coarser)
+    candidates = table.candidates(convolved)
     gains, shifts, pieces = _coefficients(block, candidates, table)
     attended = []
     for level, maps in enumerate(candidates):

@@ -45,19 +45,31 @@ class Table:
     from_coarser: list[int]
     mix: Tensor
 
-    def split(self, rows: Tensor, *, first_level: int) -> list[Tensor]:
-        """Cut the rows of the levels first_level..L-1 into views (B, H_l * W_l, C)."""
-        num_rows = [self.batch * math.prod(size_hw) for size_hw in self.sizes_hw[first_level:]]
-        sizes = self.sizes_hw[first_level:]
-        return [
-            part.view(self.batch, math.prod(size_hw), rows.shape[1])
-            for part, size_hw in zip(torch.split(rows, num_rows), sizes, strict=True)
-        ]
+    def candidates(self, convolved: Tensor) -> list[list[Tensor]]:
+        """Cut what the places see, (P, C), into the candidates of each level.
+
+        Returns:
+            Per level views (B, H * W, C); a candidate from the coarser level has that level's size.
+        """
+        levels = range(len(self.sizes_hw))
+        # All at once: the gradient of one cut is one copy.
+        seen = self._cut(convolved, [*levels, *levels[1:], *levels[1:]])
+        first_finer, first_coarser = len(levels), 2 * len(levels) - 1
+        return by_level(seen[:first_finer], seen[first_finer:first_coarser], seen[first_coarser:])
 
     def maps(self, rows: Tensor) -> list[Tensor]:
         """Return the maps (B, C, H_l, W_l) of all levels, channels-last views of the rows."""
-        levels = zip(self.split(rows, first_level=0), self.sizes_hw, strict=True)
-        return [as_maps(part, size_hw) for part, size_hw in levels]
+        parts = self._cut(rows, range(len(self.sizes_hw)))
+        return [as_maps(part, size_hw) for part, size_hw in zip(parts, self.sizes_hw, strict=True)]
+
+    def _cut(self, rows: Tensor, levels: Sequence[int]) -> list[Tensor]:
+        """Cut rows that belong to levels, one after the other, into views (B, H_l * W_l, C)."""
+        sizes = [math.prod(self.sizes_hw[level]) for level in levels]
+        parts = torch.split(rows, [self.batch * size for size in sizes])
+        return [
+            part.view(self.batch, size, rows.shape[1])
+            for part, size in zip(parts, sizes, strict=True)
+        ]
 
 
 @lru_cache(maxsize=1)  # one batch after the other has the same sizes; large, so no more than one
