@@ -183,3 +183,15 @@ def test_a_missing_compiler_is_one_line_before_the_first_step(monkeypatch):
         apply_runtime(RuntimeConfig(compile=True), small_detector(), CPU)
     assert "runtime.compile=false" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_stacked_scheme_runs_channels_last_too():
+    config = make_config(model={"dyhead": {"num_blocks": 1, "scheme": "stacked"}})
+    detector = build_detector(config.model, num_classes=2, load_body_weights=False).eval()
+    image = torch.rand(3, 64, 64)
+    expected = detector([image])[0]["scores"]
+    apply_runtime(RuntimeConfig(tf32=False), detector, CPU)
+    assert detector.backbone.fpn.layer_blocks[0][0].weight.is_contiguous(
+        memory_format=torch.channels_last
+    )
+    assert torch.allclose(detector([image])[0]["scores"], expected, atol=1e-5)

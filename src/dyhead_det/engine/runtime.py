@@ -4,7 +4,6 @@ None of it changes what is computed, only the last digits and the time that it t
 """
 
 import os
-from typing import cast
 
 import torch
 from torch import nn
@@ -33,7 +32,9 @@ def apply_runtime(config: RuntimeConfig, detector: Detector, device: torch.devic
     detector.to(device)
     if config.channels_last:
         # Convolutions with such weights return such maps, so the images need no change.
-        cast(nn.Module, detector).to(memory_format=torch.channels_last)
+        for weight in detector.parameters():
+            if weight.dim() == 4:  # `Module.to` fails on the stacked scheme's, of five
+                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
     if config.compile:
         _require_compiler(device)
         for part in _parts_to_compile(detector.backbone):
