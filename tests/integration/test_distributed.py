@@ -89,7 +89,7 @@ def test_two_processes_learn_what_one_does(trained, name):
             {key: one[key] for key in same}, rel=1e-4, abs=1e-6
         )
     one, two = (weights(folder / name / "last.pt") for folder in (alone, together))
-    assert float((one - two).norm() / one.norm()) < 1e-6
+    assert float((one - two).norm() / one.norm()) < 1e-4
 
 
 def test_two_processes_compute_what_one_does_in_two_parts(trained):
@@ -147,7 +147,7 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path, caplog):
         train(config, run, device=CPU, resume=True)
     assert "with 1 processes instead of 2 from here on" in caplog.text
     one, two = weights(tmp_path / "straight" / "last.pt"), weights(run / "last.pt")
-    assert float((one - two).norm() / one.norm()) < 1e-6
+    assert float((one - two).norm() / one.norm()) < 1e-4
     assert [row["step"] for row in read_rows(run / "metrics.jsonl")] == [1, 2, 3, 4, 4]
 
 

@@ -20,9 +20,11 @@ from typing import Any, ParamSpec, TypedDict, TypeVar
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from dyhead_det.engine.device import choose_device
+from dyhead_det.engine.fresh_store import fresh_store
 from dyhead_det.errors import ConfigError, DyHeadDetError, LostProcessError, StoppedError
 from dyhead_det.models.processes import num_processes
 
@@ -226,11 +228,19 @@ def _one_of(device: torch.device, *, num_here: int) -> torch.device:
 
 
 def _connect(device: torch.device) -> None:
-    if device.type == "cuda":
+    store, rank, world_size = next(rendezvous("env://", timeout=TIMEOUT))
+    store = fresh_store(store, rank, world_size, TIMEOUT)
+    is_cuda = device.type == "cuda"
+    if is_cuda:
         torch.cuda.set_device(device)
-        dist.init_process_group("cpu:gloo,cuda:nccl", timeout=TIMEOUT, device_id=device)
-    else:
-        dist.init_process_group("gloo", timeout=TIMEOUT)
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if is_cuda else "gloo",
+        store=store,
+        rank=rank,
+        world_size=world_size,
+        timeout=TIMEOUT,
+        device_id=device if is_cuda else None,
+    )
     if not is_main():
         logging.getLogger("dyhead_det").setLevel(logging.WARNING)
 
