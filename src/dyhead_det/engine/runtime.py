@@ -51,8 +51,10 @@ def _set_switches(config: RuntimeConfig) -> None:
     if config.deterministic:
         # Read by cuBLAS when it starts.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    # An operator without a deterministic form says so once and does what it can.
-    torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
+    if torch.are_deterministic_algorithms_enabled() != config.deterministic:
+        # Not called needlessly: it imports PyTorch's compiler, which takes longer than to predict.
+        # An operator without a deterministic form says so once and does what it can.
+        torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
 
 
 def _parts_to_compile(backbone: PyramidBackbone) -> list[nn.Module]:
