@@ -310,7 +310,8 @@ def draw(device: torch.device, options: argparse.Namespace) -> None:
         axes.set_xticks(values, map(str, values))
         axes.minorticks_off()
         axes.grid(alpha=0.3)
-        axes.legend()
+    lines = left.get_legend_handles_labels()
+    figure.legend(*lines, loc="outside lower center", ncols=len(lines[0]))
     figure.savefig(options.out / "bench_dyhead.png", dpi=120)
 
 

@@ -65,6 +65,15 @@ def weights(path):
     return torch.cat([x.flatten().double() for x in model.values() if x.is_floating_point()])
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Compute here with as many threads as torchrun gives each process: sums round by them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """The folders of the same runs in one process and in two, and what the two have said."""

@@ -37,6 +37,7 @@ from dyhead_det.layers.dyhead_block import (
 )
 from dyhead_det.layers.gather import (
     columns_of_maps,
+    cpu_chunk_numbers,
     gather_conv,
     product_dtype,
     rows_of_maps,
@@ -296,7 +297,7 @@ def _exact_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def _chunk_size(maps: Tensor) -> int:
     """Return how many places of (B, H * W, C) stay in the cache (CPU) or fill the device (GPU)."""
-    numbers = 2**17 if maps.device.type == "cpu" else 2**26
+    numbers = cpu_chunk_numbers() if maps.device.type == "cpu" else 2**26
     return max(1, numbers // max(1, len(maps) * maps.shape[2]))
 
 

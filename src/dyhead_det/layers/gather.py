@@ -23,7 +23,7 @@ from dyhead_det.layers.context import Context
 from dyhead_det.layers.products import linear
 from dyhead_det.layers.row_sums import add_to_rows, sum_rows
 
-# Numbers of output per chunk; its columns are nine times as many.
+# Numbers of output per chunk, on a CPU for each thread; its columns are nine times as many.
 CPU_CHUNK_NUMBERS = 2**17
 GPU_CHUNK_NUMBERS = 2**23
 
@@ -253,9 +253,14 @@ def _places_first(x: Tensor) -> Tensor:
     return x.flatten(0, 1).t().contiguous().view(-1, 9, 4)
 
 
+def cpu_chunk_numbers() -> int:
+    """Return how many numbers to compute at a time: as many as the caches of all threads hold."""
+    return CPU_CHUNK_NUMBERS * torch.get_num_threads()
+
+
 def _chunks(num_places: list[int], rows: Tensor) -> Iterator[tuple[int, slice]]:
     """Yield each kernel's places in parts whose columns fit the cache (CPU) or memory (GPU)."""
-    numbers = CPU_CHUNK_NUMBERS if rows.device.type == "cpu" else GPU_CHUNK_NUMBERS
+    numbers = cpu_chunk_numbers() if rows.device.type == "cpu" else GPU_CHUNK_NUMBERS
     size = max(1, numbers // rows.shape[1])
     end = 0
     for k, count in enumerate(num_places):
