@@ -97,7 +97,7 @@ def _count_operations(fatal: int) -> None:
 
 def signalled_at_step(number: int, name: str) -> None:
     """Send the process a signal in the middle of a step."""
-    _before_step(number, lambda _run: os.kill(os.getpid(), getattr(signal, name)))
+    _before_step(number, lambda _run: signal.raise_signal(getattr(signal, name)))
 
 
 def losses_drawn(stopped_at: int = 0) -> None:
@@ -130,7 +130,7 @@ def interrupted_twice(number: int) -> None:
 
     def save(content, file):
         real(content, file)
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
 
     _before_step(number, lambda _run: setattr(torch, "save", save))
 
@@ -195,7 +195,7 @@ def all_asked_to_stop(number: int) -> None:
 
     def ask(_run):
         workers = multiprocessing.active_children()
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
         for worker in workers:
             os.kill(worker.pid, signal.SIGTERM)
             worker.join()

@@ -1,6 +1,5 @@
 """What a run can do besides plain steps: averages, parts, freezing, stopping early."""
 
-import os
 import signal
 
 import pytest
@@ -73,7 +72,7 @@ def test_with_everything_on_a_stopped_and_resumed_run_ends_with_the_same_bytes(
 
     def forward(*arguments, **keywords):
         if next(count) == 5:  # in the first part of the third step, two parts a step
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
         return real(*arguments, **keywords)
 
     monkeypatch.setattr(step_module, "_forward", forward)

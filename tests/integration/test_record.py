@@ -113,7 +113,7 @@ def test_a_resumed_run_has_each_number_once_in_all_files(tiny_dataset, tmp_path,
 
     def stopped_in_step_3(*arguments, **keywords):
         if next(count) == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
         return real(*arguments, **keywords)
 
     monkeypatch.setattr(step_module, "_forward", stopped_in_step_3)

@@ -1,7 +1,6 @@
 """Whole runs on a tiny data set: what is left behind, stopped and resumed runs, bad luck."""
 
 import json
-import os
 import signal
 
 import pytest
@@ -117,7 +116,7 @@ def stop_after(monkeypatch):
 
         def forward(*arguments, **keywords):
             if next(count) == step:
-                os.kill(os.getpid(), number)
+                signal.raise_signal(number)
             return real(*arguments, **keywords)
 
         monkeypatch.setattr(step_module, "_forward", forward)
@@ -156,7 +155,7 @@ def test_a_run_stopped_while_evaluating_evaluates_when_resumed(tiny_dataset, tmp
     real = train_module.evaluate_detector
 
     def stopped(*arguments, **keywords):
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
         return real(*arguments, **keywords)
 
     monkeypatch.setattr(train_module, "evaluate_detector", stopped)
