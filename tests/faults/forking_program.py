@@ -10,6 +10,7 @@ import gc
 import importlib
 import json
 import os
+import signal
 import sys
 import traceback
 
@@ -39,6 +40,8 @@ def _run_command(order: dict) -> None:
     # Drawing takes longer than all else together.
     record.plot_curves = lambda rows, path: None
     record.draw_validation = lambda data, detections: None
+    # In the background of a shell Ctrl-C is ignored, and that is inherited.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if order["fault"]:
         getattr(injections, order["fault"])(**order["options"])
     sys.argv = ["dyhead-det", *order["arguments"]]

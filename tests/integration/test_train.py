@@ -245,3 +245,15 @@ def test_categories_of_the_validation_data_must_match(tiny_dataset, tmp_path):
     )
     with pytest.raises(DatasetError, match=r"circle.*ring"):
         run(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize(("part", "purpose"), [("train", "train on"), ("val", "evaluate on")])
+def test_data_without_an_object_are_refused_before_the_first_step(tiny_dataset, part, purpose):
+    document = json.loads((tiny_dataset / "train.json").read_text())
+    (tiny_dataset / "none.json").write_text(json.dumps({**document, "annotations": []}))
+    config = make_config(
+        tiny_dataset, data={part: {"annotations": "none.json", "images": "images"}}
+    )
+    with pytest.raises(DatasetError, match=rf"none\.json: no annotated object to {purpose}"):
+        run(config, tiny_dataset / "run")
+    assert not (tiny_dataset / "run").exists()

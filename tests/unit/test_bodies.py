@@ -150,6 +150,23 @@ def test_a_failed_download_says_what_to_do(monkeypatch):
         build(weights="imagenet")
 
 
+def test_a_failed_download_of_timm_s_says_what_to_do(monkeypatch):
+    import timm
+
+    create = timm.create_model
+
+    def refuse(*arguments, pretrained=False, **keywords):
+        if pretrained:
+            raise FileNotFoundError("the hub does not answer\nRetrying")
+        return create(*arguments, **keywords)
+
+    monkeypatch.setattr(timm, "create_model", refuse)
+    with pytest.raises(
+        CheckpointError, match=r"timm/test_resnet .*answer; .* model\.body\.weights"
+    ):
+        build(name="timm/test_resnet", weights="imagenet")
+
+
 def test_frozen_norm_without_weights_is_warned_of(caplog):
     build(weights="none", norm="frozen")
     assert "normalises nothing" in caplog.text

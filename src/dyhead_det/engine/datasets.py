@@ -28,6 +28,7 @@ def load_training_data(config: DataConfig) -> CocoDataset:
     if not len(dataset):
         msg = f"{dataset.annotations_path}: no image to train on; check data.train.annotations"
         raise DatasetError(msg)
+    _require_objects(dataset, "train on")
     return dataset
 
 
@@ -35,7 +36,16 @@ def load_validation_data(config: DataConfig) -> CocoDataset | None:
     """Load what `data.val` names, if anything; errors as in `load_training_data`."""
     if config.val is None:
         return None
-    return _load(Path(config.root), config.val, split="val", config=config)
+    dataset = _load(Path(config.root), config.val, split="val", config=config)
+    _require_objects(dataset, "evaluate on")
+    return dataset
+
+
+def _require_objects(dataset: CocoDataset, purpose: str) -> None:
+    if dataset.is_crowd.all():  # also where there is nothing
+        raise DatasetError(
+            f"{dataset.annotations_path}: no annotated object to {purpose} in {len(dataset)} images"
+        )
 
 
 def image_counts(config: SamplingConfig, dataset: CocoDataset) -> Counts | None:

@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
@@ -175,6 +176,8 @@ def parallel(detector: nn.Module) -> nn.Module:
     if num_processes() == 1:
         return detector
     gc.collect()  # an older one would go on averaging
+    # Kernels of depthwise convolutions have several layouts at once; it costs them one small copy.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     # Buffers are shared before evaluations only; the option has another name in older PyTorch.
     is_old = "forward_sync_buffers" not in signature(DistributedDataParallel).parameters
     option: Any = {"broadcast_buffers" if is_old else "forward_sync_buffers": False}

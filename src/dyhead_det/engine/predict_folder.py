@@ -15,6 +15,7 @@ from dyhead_det.contracts import Prediction
 from dyhead_det.data.images import read_image
 from dyhead_det.engine.evaluate import to_coco, write_json
 from dyhead_det.engine.predict import Detections, Predictor
+from dyhead_det.engine.run_folder import not_writable
 from dyhead_det.engine.sources import ImageSource, find_images, picture_paths
 from dyhead_det.engine.stopping import StopRequested, StopSignals
 from dyhead_det.errors import DatasetError, StoppedError
@@ -67,7 +68,7 @@ def predict_to_folder(
     Raises:
         DatasetError: where a source holds no image; and at the end, when all else is written,
             where images could not be read.
-        ConfigError: where a class is unknown.
+        ConfigError: where a class is unknown, or `out` cannot be made.
         StoppedError: where a signal ended it; what was found by then is written.
     """
     predictor.labels_of(classes)  # a wrong name is told before the first image is read
@@ -75,7 +76,10 @@ def predict_to_folder(
     pictures = picture_paths(images, out / "pictures") if draw else None
     done = _Done()
     results = out / "detections.json"
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise not_writable(out, error) from error
     try:
         with StopSignals() as stop:
             for batch in _batches(_read(images, done.broken), batch_size):

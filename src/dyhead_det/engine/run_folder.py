@@ -44,7 +44,7 @@ def held_folder(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = lock_path.open("ab+", buffering=0)
     except OSError as error:
-        raise _not_writable(folder, error) from error
+        raise not_writable(folder, error) from error
     try:
         with lock:
             _hold(lock, folder)
@@ -102,10 +102,11 @@ def _hold(lock: FileIO, folder: Path) -> None:
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {platform.node()}".encode())
     except OSError as error:
-        raise _not_writable(folder, error) from error
+        raise not_writable(folder, error) from error
 
 
-def _not_writable(folder: Path, error: OSError) -> ConfigError:
+def not_writable(folder: Path, error: OSError) -> ConfigError:
+    """Say that nothing can be written to a folder, and what to do."""
     return ConfigError(
         f"{folder}: cannot be written ({error.strerror}); give another folder by --out"
     )

@@ -111,6 +111,8 @@ def train(
             run = build_run(config, out, device, is_new=checkpoint is None)
         if checkpoint is not None:
             restore(run, checkpoint)
+        elif resume:
+            logger.info("nothing to go on from in %s: a new run", out)
         _prepare_folder(run, is_new=checkpoint is None)
         _tell_start(run)
         was_finished = run.is_finished

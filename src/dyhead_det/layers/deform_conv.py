@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import deform_conv2d
 
+from dyhead_det.errors import ConfigError
 from dyhead_det.layers.gather import gather_deform_conv2d, product_dtype
 
 DeformBackend = Literal["auto", "torchvision", "gather", "reference"]
@@ -87,10 +88,16 @@ def resolve_backend(backend: str, x: Tensor) -> DeformBackend:
     """Turn ``auto`` into the backend that suits the maps ``x``.
 
     Raises:
+        ConfigError: the environment names no such backend.
         ValueError: no such backend.
     """
     if backend == "auto":
         backend = os.environ.get(BACKEND_VARIABLE, "auto")
+        if backend not in get_args(DeformBackend):
+            raise ConfigError(
+                f"environment variable {BACKEND_VARIABLE}: {backend!r} is none of "
+                f"{', '.join(get_args(DeformBackend))}"
+            )
     if backend == "auto":
         is_half = product_dtype(x) in (torch.float16, torch.bfloat16)
         return "gather" if is_half or x.device.type == "cpu" else "torchvision"

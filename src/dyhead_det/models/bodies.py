@@ -149,12 +149,12 @@ def _build_timm_body(config: BodyConfig, *, load_weights: bool) -> nn.Module:
         msg = f"model.body.name: needs maps of strides 4, 8, 16 and 32, {name} has {reductions}"
         raise ConfigError(msg)
     indices = tuple(reductions.index(stride) for stride in STAGE_STRIDES.values())
-    network = _create_timm_network(
-        name,
-        features_only=True,
-        out_indices=tuple(info.out_indices[index] for index in indices),
-        **_timm_weights(config, name, load_weights=load_weights),
-    )
+    weights = _timm_weights(config, name, load_weights=load_weights)
+    out_indices = tuple(info.out_indices[index] for index in indices)
+    try:
+        network = _create_timm_network(name, features_only=True, out_indices=out_indices, **weights)
+    except OSError as error:  # those of the library that downloads for timm are such, too
+        raise CheckpointError(_cannot_download(f"timm/{name}", "timm's hub", error)) from error
     with torch.no_grad():
         first = network.eval()(torch.zeros(1, 3, 64, 64))[0]
     return TimmBody(network.train(), is_channels_last=first.shape[1] != info.channels()[indices[0]])
@@ -202,12 +202,16 @@ def _download_imagenet_weights(name: str) -> dict[str, Tensor]:
     try:
         tensors: dict[str, Tensor] = weights.get_state_dict(progress=True, check_hash=True)
     except (URLError, OSError, RuntimeError) as error:
-        msg = (
-            f"cannot download the ImageNet weights of {name} from {weights.url}: {error}; fetch "
-            "the file elsewhere and set model.body.weights to its path, or to `none`"
-        )
-        raise CheckpointError(msg) from error
+        raise CheckpointError(_cannot_download(name, weights.url, error)) from error
     return tensors
+
+
+def _cannot_download(name: str, source: str, error: Exception) -> str:
+    reason = str(error).strip().splitlines()[0]
+    return (
+        f"cannot download the ImageNet weights of {name} from {source}: {reason}; fetch the file "
+        "elsewhere and set model.body.weights to its path, or to `none`"
+    )
 
 
 def _freeze_batch_norms(body: nn.Module, *, all_of_them: bool) -> None:
