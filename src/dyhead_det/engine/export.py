@@ -3,7 +3,7 @@
 import importlib.util
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,11 +119,9 @@ def _choose_image(
     check_image: Path | None, config: RunConfig, predictor: Predictor
 ) -> tuple[Tensor, str]:
     """Return an image (3, H, W) uint8, with objects in it if there is one, and its name."""
-    candidates = (
-        ((as_image(path), str(path)) for path in [check_image])
-        if check_image is not None
-        else _default_images(config)
-    )
+    candidates: Iterable[tuple[Tensor, str]] = _default_images(config)
+    if check_image is not None:
+        candidates = [(as_image(check_image), str(check_image))]
     for image, name in candidates:
         if len(predictor.predict(image)):
             return image, name

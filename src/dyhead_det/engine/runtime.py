@@ -64,9 +64,10 @@ def _parts_to_compile(backbone: PyramidBackbone) -> list[nn.Module]:
     head is left alone, since its work depends on how many boxes are found.
     """
     dyhead = backbone.dyhead
-    is_borrowed_from = isinstance(dyhead, DyHead) and dyhead.can_be_fast
-    blocks = list(dyhead.blocks) if isinstance(dyhead, DyHead) and is_borrowed_from else []
-    return [backbone.body, backbone.fpn, *blocks]
+    parts = [backbone.body, backbone.fpn]
+    if isinstance(dyhead, DyHead) and dyhead.can_be_fast:
+        parts += dyhead.blocks
+    return parts
 
 
 def _require_compiler(device: torch.device) -> None:

@@ -91,17 +91,17 @@ def resolve_backend(backend: str, x: Tensor) -> DeformBackend:
         ConfigError: the environment names no such backend.
         ValueError: no such backend.
     """
+    known: tuple[DeformBackend, ...] = get_args(DeformBackend)
     if backend == "auto":
         backend = os.environ.get(BACKEND_VARIABLE, "auto")
-        if backend not in get_args(DeformBackend):
+        if backend not in known:
             raise ConfigError(
                 f"environment variable {BACKEND_VARIABLE}: {backend!r} is none of "
-                f"{', '.join(get_args(DeformBackend))}"
+                f"{', '.join(known)}"
             )
     if backend == "auto":
         is_half = product_dtype(x) in (torch.float16, torch.bfloat16)
         return "gather" if is_half or x.device.type == "cpu" else "torchvision"
-    known: tuple[DeformBackend, ...] = get_args(DeformBackend)
     for name in known:
         if backend == name:
             return name

@@ -1,10 +1,9 @@
 """Batch norms that take their statistics from the images of all processes that train together."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
+from dyhead_det.layers.context import Context
 from dyhead_det.models.processes import num_processes, sum_over_processes
 
 
@@ -59,21 +58,14 @@ class _Whiten(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        context: Any,  # noqa: ANN401 - PyTorch's
-        x: Tensor,
-        mean: Tensor,
-        inverse_deviation: Tensor,
-        count: Tensor,
+        ctx: Context, x: Tensor, mean: Tensor, inverse_deviation: Tensor, count: Tensor
     ) -> Tensor:
-        context.save_for_backward(x, mean, inverse_deviation, count)
+        ctx.save_for_backward(x, mean, inverse_deviation, count)
         return (x.float() - _wide(mean)) * _wide(inverse_deviation)
 
     @staticmethod
-    def backward(
-        context: Any,  # noqa: ANN401 - PyTorch's
-        gradient: Tensor,
-    ) -> tuple[Tensor, None, None, None]:
-        x, mean, inverse_deviation, count = context.saved_tensors
+    def backward(ctx: Context, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        x, mean, inverse_deviation, count = ctx.saved_tensors
         y = (x.float() - _wide(mean)) * _wide(inverse_deviation)
         sums = torch.stack([gradient.sum(dim=(0, 2, 3)), (gradient * y).sum(dim=(0, 2, 3))])
         of_gradient, of_product = sum_over_processes(sums) / count
