@@ -5,14 +5,18 @@
 
 Writes a markdown table and a picture (cost against map size and batch). The contestants of a case
 run in turn, round by round, and medians are compared, so a busy machine disturbs all alike; with
-`--cpu-time` and one thread it hardly disturbs at all. On a busy machine set
-OMP_WAIT_POLICY=PASSIVE before Python starts: spinning threads cost far more than the work.
+`--cpu-time` and one thread it hardly disturbs at all. The memory of each is measured in a process
+of its own. On a busy machine set OMP_WAIT_POLICY=PASSIVE before Python starts: spinning threads
+cost far more than the work.
 """
 
 import argparse
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import repeat
+from multiprocessing import get_context
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +33,7 @@ NUM_LEVELS = 5
 BASELINE = "torchvision"
 
 MODES = ("forward", "training")
+ByMode = dict[str, float]
 
 Run = Callable[[], Tensor | list[Tensor]]
 Contestant = tuple[Run, list[Tensor]]
@@ -51,14 +56,6 @@ class Case:
         return f"{self.kind}, {self.channels} channels, {self.batch} x {height} x {width}"
 
 
-@dataclass(frozen=True)
-class Result:
-    """Median seconds and peak MiB of one contestant, by mode (forward, training)."""
-
-    seconds: dict[str, float]
-    peak_mib: dict[str, float]
-
-
 def main() -> None:
     """Run all cases and write the table and the picture."""
     options = parse_options()
@@ -68,8 +65,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     lines = [describe(device, options), ""]
     for case in table_cases(options.quick):
-        results = measure(case, device, options)
-        rows = table(case, results)
+        rows = table(case, measure_seconds(case, device, options), measure_peaks(case, device))
         lines += [*rows, ""]
         print("\n".join(rows), flush=True)
         # After every case: a long run that is stopped keeps what it measured.
@@ -194,24 +190,55 @@ def bare_products(num_places: int, channels: int, device: torch.device) -> Conte
     return lambda: [part @ kernel for _ in range(num_parts)], [part, kernel]
 
 
-def measure(case: Case, device: torch.device, options: argparse.Namespace) -> dict[str, Result]:
-    """Let the contestants run in turn, in both modes."""
-    all_contestants = CONTESTANTS[case.kind](case, device)
-    runs: dict[str, dict[str, Callable[[], None]]] = {mode: {} for mode in MODES}
-    for name, (forward, leaves) in all_contestants.items():
-        runs["forward"][name] = finished(without_gradients(forward), device)
-        runs["training"][name] = finished(with_gradients(forward, leaves), device)
-    # Measured first: it also warms up.
-    peaks = {
-        mode: {name: peak_mib(run, device) for name, run in runs[mode].items()} for mode in runs
+def measure_seconds(
+    case: Case, device: torch.device, options: argparse.Namespace
+) -> dict[str, ByMode]:
+    """Let the contestants run in turn, in both modes; return the medians of each."""
+    runs = {
+        name: runs_by_mode(contestant, device)
+        for name, contestant in CONTESTANTS[case.kind](case, device).items()
     }
-    costs = {mode: median_costs(runs[mode], options.rounds) for mode in MODES}
+    seconds: dict[str, ByMode] = {name: {} for name in runs}
+    for mode in MODES:
+        contestants = {name: by_mode[mode] for name, by_mode in runs.items()}
+        for warm_up in contestants.values():
+            warm_up()
+        for name, cost in median_costs(contestants, options.rounds).items():
+            seconds[name][mode] = chosen_clock(cost, options)
+    return seconds
+
+
+def measure_peaks(case: Case, device: torch.device) -> dict[str, ByMode]:
+    """Return the peak MiB of each contestant.
+
+    On a CPU each has a process of its own: what others freed leaves holes in the heap, into which
+    some sizes fit and others do not.
+    """
+    names = list(CONTESTANTS[case.kind](case, torch.device("meta")))
+    arguments = (repeat(case), names, repeat(device), repeat(torch.get_num_threads()))
+    if device.type == "cuda":
+        return dict(zip(names, map(peaks_of, *arguments), strict=True))
+    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
+        return dict(zip(names, pool.map(peaks_of, *arguments), strict=True))
+
+
+def peaks_of(case: Case, name: str, device: torch.device, num_threads: int) -> ByMode:
+    """Return the peak MiB of one contestant, by mode."""
+    torch.set_num_threads(num_threads)
+    torch.manual_seed(0)
+    small = replace(case, channels=16, size_hw=(16, 16))
+    for each in (small, case):  # the small one loads what has to be loaded
+        runs = runs_by_mode(CONTESTANTS[case.kind](each, device)[name], device)
+        peaks = {mode: peak_mib(runs[mode], device) for mode in MODES}
+    return peaks
+
+
+def runs_by_mode(contestant: Contestant, device: torch.device) -> dict[str, Callable[[], None]]:
+    """Return the runs of an inference and of a training step that end when the device does."""
+    forward, leaves = contestant
     return {
-        name: Result(
-            {mode: chosen_clock(costs[mode][name], options) for mode in MODES},
-            {mode: peaks[mode][name] for mode in MODES},
-        )
-        for name in all_contestants
+        "forward": finished(without_gradients(forward), device),
+        "training": finished(with_gradients(forward, leaves), device),
     }
 
 
@@ -255,16 +282,16 @@ def with_gradients(forward: Run, leaves: list[Tensor]) -> Callable[[], None]:
     return run
 
 
-def table(case: Case, results: dict[str, Result]) -> list[str]:
+def table(case: Case, seconds: dict[str, ByMode], peaks: dict[str, ByMode]) -> list[str]:
     """Format one case: milliseconds, times faster than the baseline, memory."""
     columns = [case.title, "forward ms", "x", "training ms", "x", "forward MiB", "training MiB"]
     rows = []
-    for name, result in results.items():
+    for name, by_mode in seconds.items():
         cells = [name]
         for mode in MODES:
-            ratio = results[BASELINE].seconds[mode] / result.seconds[mode]
-            cells += [f"{1000 * result.seconds[mode]:.1f}", f"{ratio:.1f}"]
-        rows.append([*cells, *(f"{result.peak_mib[mode]:.0f}" for mode in MODES)])
+            ratio = seconds[BASELINE][mode] / by_mode[mode]
+            cells += [f"{1000 * by_mode[mode]:.1f}", f"{ratio:.1f}"]
+        rows.append([*cells, *(f"{peaks[name][mode]:.0f}" for mode in MODES)])
     return markdown(columns, rows)
 
 
@@ -302,9 +329,9 @@ def draw(device: torch.device, options: argparse.Namespace) -> None:
         (left, by_side, [side**2 for side in sides], "places of the finest level"),
         (right, by_batch, batches, "images of 32 x 32"),
     ):
-        measured = [measure(case, device, options) for case in cases]
+        measured = [measure_seconds(case, device, options) for case in cases]
         for name in measured[0]:
-            times = [1000 * results[name].seconds["training"] for results in measured]
+            times = [1000 * seconds[name]["training"] for seconds in measured]
             axes.loglog(values, times, marker="o", label=name)
         axes.set(xlabel=label, ylabel="ms, forward and backward", title="one block, 64 channels")
         axes.set_xticks(values, map(str, values))

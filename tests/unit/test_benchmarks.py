@@ -102,7 +102,7 @@ def test_loaders_and_readers_are_compared_on_a_given_data_set(monkeypatch, tmp_p
 def test_operators_and_blocks_are_compared(monkeypatch, tmp_path):
     import bench_dyhead
 
-    kinds = ("operator", "block", "six blocks", "RoIAlign")
+    kinds = ("operator", "six blocks", "RoIAlign")
     cases = [bench_dyhead.Case(kind, 16, (16, 16), batch=1) for kind in kinds]
     monkeypatch.setattr(bench_dyhead, "table_cases", lambda quick: cases)
     monkeypatch.setattr(bench_dyhead, "drawn_sizes", lambda quick: ((4, 8), (1, 2)))
