@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dyhead_det.layers import dyhead_fast, gather, pyramid_table
+from dyhead_det.layers import gather, parallel, pyramid_table, table_passes
 from dyhead_det.layers.dyhead import DyHead
 
 RULES = ["resized", "flattened", "cropped"]
@@ -131,17 +131,25 @@ def test_gradcheck_of_the_whole_block() -> None:
 
 @pytest.mark.parametrize("size", [1, 7, 100])
 def test_results_do_not_depend_on_the_chunks(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "MIN_NUMBERS", 0)
     torch.manual_seed(0)
     dyhead = lively_dyhead("resized", num_blocks=1).double()
     levels = random_pyramid([(11, 6), (6, 3)], dtype=torch.double)
     expected, expected_gradients = values_and_gradients(dyhead, levels, "gather")
     monkeypatch.setattr(gather, "CPU_CHUNK_NUMBERS", 32 * size)
+    monkeypatch.setattr(table_passes, "CPU_PART_NUMBERS", 64 * size)
     outputs, gradients = values_and_gradients(dyhead, levels, "gather")
     torch.testing.assert_close(outputs, expected)
     torch.testing.assert_close(gradients, expected_gradients)
 
 
-def test_equal_inputs_give_equal_bits() -> None:
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_equal_inputs_give_equal_bits(num_threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "MIN_NUMBERS", 0)
+    monkeypatch.setattr(gather, "CPU_CHUNK_NUMBERS", 32 * 10)  # many chunks and parts
+    monkeypatch.setattr(table_passes, "CPU_PART_NUMBERS", 64 * 10)
+    before = torch.get_num_threads()
+    torch.set_num_threads(num_threads)
     torch.manual_seed(0)
     dyhead = lively_dyhead("flattened")
     levels = random_pyramid(PYRAMID, dtype=torch.float32)
@@ -149,14 +157,18 @@ def test_equal_inputs_give_equal_bits() -> None:
     again, gradients_again = values_and_gradients(dyhead, levels, "gather")
     assert all(map(torch.equal, outputs, again))
     assert all(torch.equal(gradients[name], gradients_again[name]) for name in gradients)
+    torch.set_num_threads(before)
 
 
-def test_a_ramp_far_from_zero_keeps_its_variance() -> None:
+def test_a_ramp_far_from_zero_keeps_its_variance(monkeypatch: pytest.MonkeyPatch) -> None:
     # Mean 1000 and spread 1: the difference of mean squares would lose four of seven digits.
     torch.manual_seed(0)
-    maps = 1000 + torch.randn(2, 5000, 3)
-    mean, variance = dyhead_fast._Moments.apply(maps)
-    exact_variance, exact_mean = torch.var_mean(maps.double(), dim=1, correction=0)
+    table = pyramid_table.build_table(2, ((100, 50),), torch.device("cpu"), torch.float32)
+    rows = 1000 + torch.randn(10_000, 3)
+    monkeypatch.setattr(table_passes, "CPU_PART_NUMBERS", 6 * 1024)  # five parts, the last smaller
+    _, mean, variance, _ = table_passes.Moments.apply(rows, table)
+    maps = rows.view(2, 5000, 3).double()
+    exact_variance, exact_mean = torch.var_mean(maps, dim=1, correction=0)
     torch.testing.assert_close(mean[0].double(), exact_mean, rtol=1e-6, atol=0)
     torch.testing.assert_close(variance[0].double(), exact_variance, rtol=1e-4, atol=0)
 
@@ -203,6 +215,33 @@ def test_half_precision_autocast_is_near_float32(dtype: torch.dtype) -> None:
     assert max(map(relative_error, outputs, expected)) < 0.05
     kernel = "blocks.0.same.weight"
     assert relative_error(gradients[kernel], expected_gradients[kernel]) < 0.2
+
+
+@pytest.mark.parametrize("num_frozen", [1, 2])
+def test_frozen_blocks_before_trained_ones(num_frozen: int) -> None:
+    torch.manual_seed(0)
+    dyhead = lively_dyhead("resized", num_blocks=3).double()
+    dyhead.blocks[:num_frozen].requires_grad_(False)
+    trained = dict(dyhead.blocks[num_frozen:].named_parameters())
+    levels = [x.detach() for x in random_pyramid([(6, 4), (3, 2)], dtype=torch.double)]
+    gradients = []
+    for backend in ("gather", "reference"):
+        dyhead.deform_backend = backend
+        loss = sum(x.square().sum() for x in dyhead(levels))
+        gradients.append(torch.autograd.grad(loss, list(trained.values())))
+    torch.testing.assert_close(*gradients)
+
+
+def test_backward_twice_with_the_graph_kept_and_asked_to_be_differentiable() -> None:
+    torch.manual_seed(0)
+    dyhead = lively_dyhead("resized").double()
+    levels = random_pyramid([(6, 4), (3, 2)], dtype=torch.double)
+    loss = sum(x.square().sum() for x in dyhead(levels))
+    first = torch.autograd.grad(loss, levels, retain_graph=True)
+    second = torch.autograd.grad(loss, levels, create_graph=True)
+    torch.testing.assert_close(second, first, rtol=0, atol=0)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        second[0].sum().backward()
 
 
 def test_half_precision_modules_and_maps_work() -> None:

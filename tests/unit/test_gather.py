@@ -6,15 +6,12 @@ from torch import Tensor
 
 from dyhead_det.layers import gather
 from dyhead_det.layers.gather import (
-    Places,
-    concatenate_places,
-    corners,
     gather_conv,
     gather_deform_conv2d,
-    places_of_maps,
     product_dtype,
     rows_of_maps,
 )
+from dyhead_det.layers.places import Places, concatenate_places, corners, places_of_maps
 
 CPU = torch.device("cpu")
 
@@ -111,6 +108,8 @@ def test_gradcheck_whatever_the_chunks(
     places_per_chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gather, "CPU_CHUNK_NUMBERS", 4 * places_per_chunk)
+    monkeypatch.setattr("dyhead_det.layers.places.CPU_PART_PLACES", places_per_chunk)
+    monkeypatch.setattr("dyhead_det.layers.parallel.MIN_NUMBERS", 0)
     rows, points, weights, biases, places, num_places = table_of_two_maps()
     inputs = [each.requires_grad_() for each in (rows, points, *weights, *biases)]
 

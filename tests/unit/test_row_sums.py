@@ -1,9 +1,10 @@
 """Weighted sums of rows and their gradient, against the same in dense matrices."""
 
+import pytest
 import torch
 from torch import Tensor
 
-from dyhead_det.layers.row_sums import add_to_rows, sum_rows
+from dyhead_det.layers.row_sums import add_to_rows, grad_of_rows, sum_rows
 
 
 def dense(index: Tensor, weights: Tensor, num_rows: int) -> Tensor:
@@ -50,3 +51,14 @@ def test_sums_of_no_rows_are_zero() -> None:
     grad_rows = torch.zeros_like(rows)
     add_to_rows(grad_rows, index[:, :0], weights[:, :0], torch.ones(40, 3).double())
     assert not grad_rows.any()
+
+
+@pytest.mark.parametrize("num_sums", [500, 2_000, 20_000])  # 2000, 8000 and 80 000 row numbers
+def test_the_gradient_of_many_sums(num_sums: int) -> None:
+    torch.manual_seed(0)
+    index = torch.randint(0, 50, (num_sums, 4), dtype=torch.int32)
+    weights = torch.randn(num_sums, 4, dtype=torch.double)
+    grad_sums = torch.randn(num_sums, 2, dtype=torch.double)
+    touched, gradient = grad_of_rows(index, weights, grad_sums)
+    assert torch.equal(touched, torch.arange(50, dtype=torch.int32))
+    torch.testing.assert_close(gradient, dense(index, weights, 50).t() @ grad_sums)

@@ -22,7 +22,7 @@ from torch import Tensor
 from torchvision.ops import deform_conv2d
 
 from dyhead_det.errors import ConfigError
-from dyhead_det.layers.gather import gather_deform_conv2d, product_dtype
+from dyhead_det.layers.gather import exact_dtype, gather_deform_conv2d, product_dtype
 
 DeformBackend = Literal["auto", "torchvision", "gather", "reference"]
 
@@ -68,7 +68,7 @@ def modulated_deform_conv2d(
             f"offset and mask for a map {tuple(x.shape)} read with stride {stride} have the shapes "
             f"{expected[0]} and {expected[1]}, got {tuple(offset.shape)} and {tuple(mask.shape)}"
         )
-    coordinate_dtype = torch.promote_types(x.dtype, torch.float32)
+    coordinate_dtype = exact_dtype(x.dtype)
     chosen = resolve_backend(backend, x)
     convolve = CONVOLUTIONS[chosen]
     dtype = product_dtype(x) if chosen == "gather" else coordinate_dtype

@@ -9,14 +9,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain, pairwise
+from itertools import accumulate, chain, pairwise
 from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dyhead_det.layers.gather import Places, concatenate_places, places_of_maps
+from dyhead_det.layers.places import Places, concatenate_places, places_of_maps
 
 Size = tuple[int, int]
 T = TypeVar("T")
@@ -29,10 +29,10 @@ class Table:
     places: the grids of the levels 0..L-1 on the level itself (same), of the levels 1..L-1 on the
         next finer level (finer), and of the levels 1..L-1 on the level itself, which is where their
         finer neighbors look (coarser); ``num_places`` says how many of each.
-    upsampled_mean: for the levels 1..L-1, the weights (1, h * w) of a map's pixels in the mean of
-        the map upsampled to the next finer level.
     kinds: the candidates of level 0, then of level 1 and so on: 0 same, 1 finer, 2 coarser; (S,).
-    from_coarser: where in ``kinds`` the 2s are.
+    candidates_of: which of the S are those of each level.
+    upsampled_mean: for each of the S that comes from a coarser level, the weights (1, h * w) of the
+        pixels in the mean of the map that is upsampled to its own level.
     mix: (L, S), one over the number of a level's candidates where the candidate is the level's.
     """
 
@@ -40,26 +40,32 @@ class Table:
     sizes_hw: tuple[Size, ...]
     places: Places
     num_places: list[int]
-    upsampled_mean: list[Tensor]
     kinds: Tensor
-    from_coarser: list[int]
+    candidates_of: list[slice]
+    upsampled_mean: dict[int, Tensor]
     mix: Tensor
 
-    def candidates(self, convolved: Tensor) -> list[list[Tensor]]:
-        """Cut what the places see, (P, C), into the candidates of each level.
+    def candidates(self, convolved: Tensor) -> list[Tensor]:
+        """Cut what the places see, (P, C), into the candidates of all levels.
 
         Returns:
-            Per level views (B, H * W, C); a candidate from the coarser level has that level's size.
+            S views (B, H * W, C); a candidate from the coarser level has that level's size.
         """
         levels = range(len(self.sizes_hw))
-        # All at once: the gradient of one cut is one copy.
         seen = self._cut(convolved, [*levels, *levels[1:], *levels[1:]])
         first_finer, first_coarser = len(levels), 2 * len(levels) - 1
-        return by_level(seen[:first_finer], seen[first_finer:first_coarser], seen[first_coarser:])
+        per_level = by_level(
+            seen[:first_finer], seen[first_finer:first_coarser], seen[first_coarser:]
+        )
+        return list(chain.from_iterable(per_level))
+
+    def levels(self, rows: Tensor) -> list[Tensor]:
+        """Return views (B, H_l * W_l, C) of the rows of all levels."""
+        return self._cut(rows, range(len(self.sizes_hw)))
 
     def maps(self, rows: Tensor) -> list[Tensor]:
         """Return the maps (B, C, H_l, W_l) of all levels, channels-last views of the rows."""
-        parts = self._cut(rows, range(len(self.sizes_hw)))
+        parts = self.levels(rows)
         return [as_maps(part, size_hw) for part, size_hw in zip(parts, self.sizes_hw, strict=True)]
 
     def _cut(self, rows: Tensor, levels: Sequence[int]) -> list[Tensor]:
@@ -95,6 +101,7 @@ def build_table(
     finer = [grid(level, level - 1) for level in levels[1:]]
     kinds = by_level([0] * len(same), [1] * len(finer), [2] * len(finer))
     flat_kinds = list(chain.from_iterable(kinds))
+    ends = list(accumulate(map(len, kinds)))
     level_of_candidate = [level for level, here in enumerate(kinds) for _ in here]
     belongs = F.one_hot(torch.tensor(level_of_candidate)).t().double()  # (L, S)
     return Table(
@@ -102,12 +109,12 @@ def build_table(
         sizes_hw=sizes_hw,
         places=concatenate_places([*same, *finer, *same[1:]]),
         num_places=[sum(num_rows), sum(num_rows[1:]), sum(num_rows[1:])],
-        upsampled_mean=[
-            _upsampled_mean_weights(coarse_hw, fine_hw).to(device, dtype)
-            for fine_hw, coarse_hw in pairwise(sizes_hw)
-        ],
         kinds=torch.tensor(flat_kinds, device=device),
-        from_coarser=[s for s, kind in enumerate(flat_kinds) if kind == 2],
+        candidates_of=[slice(end - len(here), end) for end, here in zip(ends, kinds, strict=True)],
+        upsampled_mean={
+            end - 1: _upsampled_mean_weights(coarse_hw, fine_hw).to(device, dtype)
+            for end, (fine_hw, coarse_hw) in zip(ends, pairwise(sizes_hw), strict=False)
+        },
         mix=(belongs / belongs.sum(dim=1, keepdim=True)).to(device, dtype),
     )
 

@@ -21,7 +21,7 @@ from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.poolers import LevelMapper
 
 from dyhead_det.layers.context import Context
-from dyhead_det.layers.gather import rows_of_maps
+from dyhead_det.layers.gather import exact_dtype, rows_of_maps
 from dyhead_det.layers.row_sums import add_to_rows, sum_rows
 
 
@@ -145,7 +145,7 @@ def roi_align(
     Returns:
         (N, C, *output_size), in the type of the maps.
     """
-    exact = torch.promote_types(maps.dtype, torch.float32)  # coordinates need all its digits
+    exact = exact_dtype(maps.dtype)
     regions = regions.to(exact)
     if not is_fast(maps):
         pooled: Tensor = torchvision.ops.roi_align(

@@ -14,6 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+RADIX_SORT_NUMBERS = 2**15
+"""From how many whole numbers on PyTorch sorts by their digits."""
+
 
 def sum_rows(rows: Tensor, index: Tensor, weights: Tensor) -> Tensor:
     """Return the sums, (N, C); differentiable by the weights.
@@ -32,15 +35,43 @@ def sum_rows(rows: Tensor, index: Tensor, weights: Tensor) -> Tensor:
 
 def add_to_rows(grad_rows: Tensor, index: Tensor, weights: Tensor, grad_sums: Tensor) -> None:
     """Add the gradient (N, C) of the sums to that of the table, (R, C), in place."""
+    touched, grad_touched = grad_of_rows(index, weights, grad_sums)
+    grad_rows.index_add_(0, touched, grad_touched.to(grad_rows.dtype))
+
+
+def grad_of_rows(index: Tensor, weights: Tensor, grad_sums: Tensor) -> tuple[Tensor, Tensor]:
+    """Turn the gradient of the sums into that of the rows that they read.
+
+    Args:
+        index: as in `sum_rows`.
+        weights: as in `sum_rows`.
+        grad_sums: (N, C).
+
+    Returns:
+        Which T rows of the table were read, each once, and their gradient, (T, C).
+    """
     if index.numel() == 0:
-        return
-    destination, order = index.flatten().sort(stable=True)
+        return index.new_empty(0), grad_sums.new_empty(0, grad_sums.shape[1])
+    destination, order = _sorted(index.flatten())
     touched, counts = torch.unique_consecutive(destination, return_counts=True)
-    summed = F.embedding_bag(
+    grad_touched = F.embedding_bag(
         order.div(index.shape[-1], rounding_mode="floor"),  # of the flattened index: which sum
         grad_sums,
         offsets=counts.cumsum(0) - counts,
         per_sample_weights=weights.flatten()[order],
         mode="sum",
     )
-    grad_rows.index_add_(0, touched, summed.to(grad_rows.dtype))
+    return touched, grad_touched
+
+
+def _sorted(index: Tensor) -> tuple[Tensor, Tensor]:
+    """Sort the numbers of rows stably, (M,); return them and where they stood.
+
+    On a CPU PyTorch sorts by the digits, six times faster, only where there are numbers enough; so
+    what is missing is appended, to be the last, and cut off again.
+    """
+    is_worth_it = index.device.type == "cpu" and len(index) > RADIX_SORT_NUMBERS // 8
+    missing = max(0, RADIX_SORT_NUMBERS - len(index)) if is_worth_it else 0
+    filled = F.pad(index, (0, missing), value=torch.iinfo(index.dtype).max)
+    numbers, order = filled.sort(stable=True)
+    return numbers[: len(index)], order[: len(index)]
