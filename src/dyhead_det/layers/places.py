@@ -141,7 +141,7 @@ def _parts(places: Places) -> list[slice]:
 
 def _corners_of_lines(points: Tensor, places: Places) -> tuple[Tensor, Tensor]:
     """Return rows of the table and weights, both (9, 4, P)."""
-    low, lower, higher = _lines(points, places)
+    low, lower, higher, _ = _lines(points, places)
     (low_y, low_x), (high_y, high_x) = lower, higher
     low_y, high_y = low_y * points[18:], high_y * points[18:]
     weights = (low_y * low_x, low_y * high_x, high_y * low_x, high_y * high_x)
@@ -155,7 +155,7 @@ def _corners_of_lines(points: Tensor, places: Places) -> tuple[Tensor, Tensor]:
 
 def _grad_of_points(points: Tensor, places: Places, of_corners: Sequence[Tensor]) -> Tensor:
     """Turn the gradients (9, P) of the four corners' weights into that of the points, (27, P)."""
-    low, lower, higher = _lines(points, places)
+    low, lower, higher, is_inside = _lines(points, places)
     (low_y, low_x), (high_y, high_x) = lower, higher
     top_left, top_right, bottom_left, bottom_right = of_corners
     # By the factors, but for the mask.
@@ -166,33 +166,26 @@ def _grad_of_points(points: Tensor, places: Places, of_corners: Sequence[Tensor]
     lower_in_map, higher_in_map = _in_map(low, places)
     of_offset = torch.stack((bottom, right)) * higher_in_map
     of_offset -= torch.stack((top, left)) * lower_in_map
-    of_offset *= points[18:] * _is_inside(places.tap_yx + _offset_yx(points), places)
+    of_offset *= points[18:] * is_inside
     of_mask = top * low_y + bottom * high_y
     return torch.cat((of_offset.transpose(0, 1).flatten(0, 1), of_mask))
 
 
-def _lines(points: Tensor, places: Places) -> tuple[Tensor, Tensor, Tensor]:
+def _lines(points: Tensor, places: Places) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Find the line above each tap and the column to the left, and what they and the next weigh.
 
     Returns:
         The lines and columns, whole numbers in [-1, size - 1]; their factors; those of the ones
-        below and to the right; all (2, 9, P).
+        below and to the right; whether the tap reads inside, or half outside; all (2, 9, P).
     """
-    point = places.tap_yx + _offset_yx(points)
+    point = places.tap_yx + points[:18].view(9, 2, -1).transpose(0, 1)
+    is_inside = (point >= -1) & (point < places.size_hw)
     # A point outside reads the border of zeros at -1; this also keeps every index in its map.
-    point = torch.where(_is_inside(point, places), point, -1)
+    point = torch.where(is_inside, point, -1)
     low = point.floor()
     beyond = point - low
     lower_in_map, higher_in_map = _in_map(low, places)
-    return low, (1 - beyond) * lower_in_map, beyond * higher_in_map
-
-
-def _offset_yx(points: Tensor) -> Tensor:
-    return points[:18].view(9, 2, -1).transpose(0, 1)  # (2, 9, P)
-
-
-def _is_inside(point: Tensor, places: Places) -> Tensor:
-    return (point >= -1) & (point < places.size_hw)
+    return low, (1 - beyond) * lower_in_map, beyond * higher_in_map, is_inside
 
 
 def _in_map(low: Tensor, places: Places) -> tuple[Tensor, Tensor]:

@@ -84,12 +84,11 @@ class Moments(torch.autograd.Function):
         candidates, grads = ctx.table.candidates(convolved), ctx.table.candidates(grad)
         upsampled_mean = ctx.table.upsampled_mean
         count = mean.new_tensor([maps.shape[1] for maps in candidates])[:, None, None]
+        seen_as_is = grad_seen.clone()
+        seen_as_is[list(upsampled_mean)] = 0
         # (grad_mean + 2 grad_variance (candidate - mean)) / number of places
         slope = 2 * grad_variance / count
-        constant = grad_mean / count - slope * mean
-        for s in range(len(candidates)):
-            if s not in upsampled_mean:
-                constant[s] += grad_seen[s] / count[s]
+        constant = (grad_mean + seen_as_is) / count - slope * mean
 
         def add(part: Part) -> None:
             s, places = part
@@ -159,7 +158,8 @@ class Combine(torch.autograd.Function):
         convolved, gains, shifts, pieces = (each.detach() for each in ctx.saved_tensors)
         candidates = table.candidates(convolved)
         grad_convolved = torch.empty_like(convolved)
-        grad_candidates = table.candidates(grad_convolved)
+        cut = table.candidates(grad_convolved)
+        grad_candidates = list(cut)
         with torch.enable_grad():
             upsampling = _upsampled(candidates, table, shifts.dtype)
         for s, (_, upsampled) in upsampling.items():
@@ -200,7 +200,7 @@ class Combine(torch.autograd.Function):
             grad_gains[table.candidates_of[level]] += of_gains
         for s, (coarse, upsampled) in upsampling.items():
             (grad_coarse,) = torch.autograd.grad(upsampled, coarse, grad_candidates[s])
-            table.candidates(grad_convolved)[s].copy_(grad_coarse)
+            cut[s].copy_(grad_coarse)
         grad_shifts = grad_pieces[1] * pieces[0] + grad_pieces[3] * pieces[2]
         return grad_convolved, grad_gains, grad_shifts, grad_pieces, None
 
