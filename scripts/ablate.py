@@ -25,16 +25,16 @@ import torch
 from pydantic import ValidationError
 
 from ablation_table import SCORES, Measured, Variant, draw, markdown, write_csv
-from dyhead_det.config import RunConfig, parse_config, to_plain
-from dyhead_det.config_file import load_config
-from dyhead_det.engine.datasets import load_training_data
-from dyhead_det.engine.device import choose_device
-from dyhead_det.engine.metrics_file import read_rows
-from dyhead_det.engine.progress import format_duration
-from dyhead_det.engine.train import train
+from dyhead_det.config.file import load_config
+from dyhead_det.config.schema import RunConfig, parse_config, to_plain
+from dyhead_det.data.build_datasets import load_training_data
+from dyhead_det.distributed.device import choose_device
 from dyhead_det.errors import ConfigError, DyHeadDetError, StoppedError
 from dyhead_det.files import written_whole
 from dyhead_det.models.cost import measure_cost
+from dyhead_det.reporting.metrics_file import read_rows
+from dyhead_det.reporting.progress import format_duration
+from dyhead_det.training.train import train
 
 logger = logging.getLogger("ablate")
 

@@ -24,11 +24,11 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from dyhead_det.config import ModelConfig, RuntimeConfig
-from dyhead_det.config_file import load_config
+from dyhead_det.config.file import load_config
+from dyhead_det.config.schema import ModelConfig, RuntimeConfig
 from dyhead_det.contracts import Target
-from dyhead_det.engine.runtime import apply_runtime
 from dyhead_det.models.detectors import Detector, build_detector
+from dyhead_det.models.runtime import apply_runtime
 from measuring import (
     Cost,
     draw_bars,

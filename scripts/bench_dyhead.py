@@ -24,9 +24,9 @@ import torchvision
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from dyhead_det.layers.deform_conv import DeformBackend, modulated_deform_conv2d
-from dyhead_det.layers.dyhead import DyHead
-from dyhead_det.layers.roi_align import roi_align
+from dyhead_det.dyhead.head import DyHead
+from dyhead_det.ops.deform_conv import DeformBackend, modulated_deform_conv2d
+from dyhead_det.ops.roi_align import roi_align
 from measuring import Cost, machine, markdown, median_costs, option_parser, parse, peak_mib
 
 NUM_LEVELS = 5

@@ -33,7 +33,7 @@ from torchvision.transforms import v2
 from dyhead_det.data.coco import CocoDataset, load_coco
 from dyhead_det.data.loaders import DetectionDataset, Reading, build_train_loader
 from dyhead_det.data.transforms import build_augmentation
-from dyhead_det.engine.device import images_to_device
+from dyhead_det.distributed.device import images_to_device
 from made_data import draw_photographs, enlarge_photographs, write_annotations
 from measuring import (
     Cost,

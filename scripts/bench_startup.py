@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dyhead_det.config_file import load_config
+from dyhead_det.checkpoints.checkpoint import Checkpoint, save_checkpoint
+from dyhead_det.config.file import load_config
 from dyhead_det.contracts import Category, CategoryMap
-from dyhead_det.engine.checkpoint import Checkpoint, save_checkpoint
 from dyhead_det.models.detectors import build_detector
 from measuring import (
     Cost,
@@ -57,7 +57,7 @@ before = now()
 import torch
 add(before)
 from dyhead_det import load
-from dyhead_det.engine.image_input import as_image
+from dyhead_det.prediction.images import as_image
 detector, image = load(sys.argv[1]).detector, as_image(sys.argv[2])
 before = now()
 torch.load(sys.argv[1], weights_only=True)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from dyhead_det.config import RunConfig, parse_config
+from dyhead_det.config.schema import RunConfig, parse_config
 
 # One section per detector, small enough for pictures of 64 pixels.
 SMALL_DETECTORS = {

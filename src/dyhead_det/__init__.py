@@ -10,13 +10,13 @@ __all__ = ["__version__", "load"]
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from dyhead_det.engine.predict import load
+    from dyhead_det.prediction.predictor import load
 
 
 def __getattr__(name: str) -> object:
     """Import torch only when a detector is asked for, so that `dyhead-det --help` is instant."""
     if name == "load":
-        from dyhead_det.engine.predict import load  # noqa: PLC0415 - see above
+        from dyhead_det.prediction.predictor import load  # noqa: PLC0415 - see above
 
         return load
     msg = f"module {__name__!r} has no attribute {name!r}"

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from dyhead_det.errors import ConfigError
+
 _UNFINISHED = ".unfinished"
 
 
@@ -50,6 +52,13 @@ def remove_unfinished(folder: Path) -> None:
     """Remove what `written_whole` left where it was killed; nobody may be writing there."""
     for path in folder.glob(f".*{_UNFINISHED}"):
         path.unlink()
+
+
+def not_writable(folder: Path, error: OSError) -> ConfigError:
+    """Say that nothing can be written to a folder, and what to do."""
+    return ConfigError(
+        f"{folder}: cannot be written ({error.strerror}); give another folder by --out"
+    )
 
 
 def _sync(path: Path) -> None:

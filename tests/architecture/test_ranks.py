@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dyhead_det.config_file import load_config, to_yaml
+from dyhead_det.config.file import load_config, to_yaml
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "dyhead_det"
@@ -14,19 +14,34 @@ CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 
 # A part imports itself and parts of lower rank; parts of one rank do not know each other.
 RANKS = {
-    "errors": 0,
-    "contracts": 0,
-    "files": 0,
-    "config": 1,
-    "config_file": 2,
-    "layers": 3,
-    "data": 3,
-    "visualize": 3,
-    "models": 4,
-    "engine": 5,
-    "cli": 6,
+    "errors": 0,  # every error, with its exit code
+    "contracts": 0,  # target, prediction, category map
+    "files": 0,  # files written whole or not at all
+    "config": 1,  # a run as typed sections; YAML in and out
+    "distributed": 1,  # processes and devices
+    "ops": 1,  # operators with torchvision's meaning; ops/gather computes them fast
+    "visualize": 1,  # pictures with boxes; plots
+    "dyhead": 2,  # Dynamic Head itself
+    "data": 2,  # annotation files and images to batches
+    "checkpoints": 2,  # every file of weights, read without running code
+    "evaluation": 2,  # predictions to numbers
+    "models": 3,  # config to detector
+    "pretrained": 4,  # other people's weights to start from
+    "reporting": 4,  # what a run tells people
+    "prediction": 4,  # a checkpoint at work
+    "training": 5,  # the loop and its state
+    "export": 5,  # a checkpoint as an ONNX file
+    "cli": 6,  # argv to one call
 }
-MAY_NOT_KNOW = {("models", "data"), ("models", "visualize")}
+# What a part may import beyond the rule of ranks, and what it may not although its rank allows it.
+MAY_KNOW = {("files", "errors")}
+MAY_NOT_KNOW = {
+    ("dyhead", "config"),  # no config enters an nn.Module
+    ("models", "data"),
+    ("models", "visualize"),
+    ("training", "prediction"),
+    ("export", "training"),
+}
 
 
 def part_of(module: str) -> str:
@@ -53,6 +68,8 @@ def test_imports_run_one_way(path):
         if not module.startswith("dyhead_det.") or part_of(module) == own:
             continue
         part = part_of(module)
+        if (own, part) in MAY_KNOW:
+            continue
         assert RANKS[part] < RANKS[own], f"{own} imports {module}"
         assert (own, part) not in MAY_NOT_KNOW, f"{own} imports {module}"
 

@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from dyhead_det import __version__
-from dyhead_det.config import to_plain
+from dyhead_det.config.schema import to_plain
 
 from conftest import make_config
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from dyhead_det.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from dyhead_det.contracts import Category, CategoryMap
-from dyhead_det.engine.checkpoint import Checkpoint, save_checkpoint
 from dyhead_det.models.detectors import build_detector
 
 from conftest import make_config

@@ -18,9 +18,9 @@ import injections
 
 # Whatever a training run imports as it goes.
 IMPORTED_LATE = (
-    "dyhead_det.engine.evaluate_checkpoint",
-    "dyhead_det.engine.predict",
-    "dyhead_det.engine.train",
+    "dyhead_det.prediction.evaluate_checkpoint",
+    "dyhead_det.prediction.predictor",
+    "dyhead_det.training.train",
     "faster_coco_eval",
     "matplotlib.figure",
     "pycocotools.cocoeval",
@@ -35,7 +35,7 @@ def _run_command(order: dict) -> None:
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     from dyhead_det.cli.app import main
-    from dyhead_det.engine import record
+    from dyhead_det.training import record
 
     # Drawing takes longer than all else together.
     record.plot_curves = lambda rows, path: None

@@ -19,7 +19,7 @@ def _die() -> None:
 
 def _before_step(number: int, action: Callable) -> None:
     """Call `action(run)` at the start of the number-th step of this process, from 1."""
-    from dyhead_det.engine import train as train_module
+    from dyhead_det.training import train as train_module
 
     real, count = train_module.train_step, iter(range(1, 10**6))
 
@@ -33,7 +33,7 @@ def _before_step(number: int, action: Callable) -> None:
 
 def killed_at_call(number: int = 0, total: str = "") -> None:
     """Kill before the number-th function call of training, C's too, or count them to a file."""
-    from dyhead_det.engine import train as train_module
+    from dyhead_det.training import train as train_module
 
     real, count = train_module._run_to_the_end, 0
 
@@ -58,7 +58,7 @@ def killed_while_saving(save: int, operation: int) -> None:
     """Kill at an operation of the save-th writing of a checkpoint: half of its bytes written, or
     just before what follows: forcing to the disk, linking, renaming.
     """
-    from dyhead_det.engine import saving
+    from dyhead_det.training import saving
 
     real_save, saves = saving.save_checkpoint, iter(range(1, 10**6))
 
@@ -104,8 +104,8 @@ def losses_drawn(stopped_at: int = 0) -> None:
     """Let losses depend on what Python, NumPy and PyTorch draw, whose generators are in a state
     that nobody knows before every step; end at a step by SIGTERM.
     """
-    from dyhead_det.engine import step as step_module
-    from dyhead_det.engine import train as train_module
+    from dyhead_det.training import step as step_module
+    from dyhead_det.training import train as train_module
 
     real_step, real_forward = train_module.train_step, step_module._forward
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from dyhead_det.config_file import to_yaml
-from dyhead_det.engine.checkpoint import load_checkpoint
-from dyhead_det.engine.metrics_file import read_rows
+from dyhead_det.checkpoints.checkpoint import load_checkpoint
+from dyhead_det.config.file import to_yaml
+from dyhead_det.reporting.metrics_file import read_rows
 
 from conftest import draw_tiny_dataset, make_config
 

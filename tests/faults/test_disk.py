@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from program import assert_same_run, contents, rows_of
 
-from dyhead_det.engine.run_folder import held_folder
+from dyhead_det.training.run_folder import held_folder
 
 
 @pytest.fixture

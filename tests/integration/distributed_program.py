@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dyhead_det.cli.app import main
-from dyhead_det.config import RunConfig
-from dyhead_det.engine import step as step_module
-from dyhead_det.engine.distributed import joined
-from dyhead_det.engine.evaluate_checkpoint import evaluate_checkpoint
-from dyhead_det.engine.train import train
+from dyhead_det.config.schema import RunConfig
+from dyhead_det.distributed.launch import joined
 from dyhead_det.errors import DatasetError
+from dyhead_det.prediction.evaluate_checkpoint import evaluate_checkpoint
+from dyhead_det.training import step as step_module
+from dyhead_det.training.train import train
 
 from conftest import SMALL_DETECTORS, make_config
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dyhead_det.config_file import to_yaml
+from dyhead_det.config.file import to_yaml
 
 from conftest import make_config
 

@@ -12,10 +12,10 @@ import torch
 import yaml
 from distributed_program import configs, evaluate
 
-from dyhead_det.config import to_plain
-from dyhead_det.engine.checkpoint import load_checkpoint
-from dyhead_det.engine.metrics_file import read_rows
-from dyhead_det.engine.train import train
+from dyhead_det.checkpoints.checkpoint import load_checkpoint
+from dyhead_det.config.schema import to_plain
+from dyhead_det.reporting.metrics_file import read_rows
+from dyhead_det.training.train import train
 
 from conftest import draw_tiny_dataset, make_config
 

@@ -10,17 +10,17 @@ from PIL import Image
 from torch import nn
 from typer.testing import CliRunner
 
+from dyhead_det.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from dyhead_det.cli.app import app
 from dyhead_det.contracts import Category, CategoryMap
-from dyhead_det.engine import export as export_module
-from dyhead_det.engine.checkpoint import Checkpoint, save_checkpoint
-from dyhead_det.engine.export import export
-from dyhead_det.engine.export_check import compare, run_file
-from dyhead_det.engine.onnx_graph import OPSET, write_graph
-from dyhead_det.engine.predict import Detections, load
 from dyhead_det.errors import ExportError
+from dyhead_det.export import export as export_module
+from dyhead_det.export.check import compare, run_file
+from dyhead_det.export.export import export
+from dyhead_det.export.onnx_graph import OPSET, write_graph
+from dyhead_det.models.backbones.swin import AlwaysShiftedWindowAttention
 from dyhead_det.models.detectors import build_detector
-from dyhead_det.models.swin import AlwaysShiftedWindowAttention
+from dyhead_det.prediction.predictor import Detections, load
 
 from conftest import SMALL_DETECTORS, make_config
 

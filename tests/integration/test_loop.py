@@ -5,13 +5,13 @@ import signal
 import pytest
 import torch
 
-from dyhead_det.engine import step as step_module
-from dyhead_det.engine import train as train_module
-from dyhead_det.engine.checkpoint import load_checkpoint
-from dyhead_det.engine.coco_scores import EvalResult
-from dyhead_det.engine.metrics_file import read_rows
-from dyhead_det.engine.train import train
+from dyhead_det.checkpoints.checkpoint import load_checkpoint
 from dyhead_det.errors import StoppedError
+from dyhead_det.evaluation.coco_scores import EvalResult
+from dyhead_det.reporting.metrics_file import read_rows
+from dyhead_det.training import step as step_module
+from dyhead_det.training import train as train_module
+from dyhead_det.training.train import train
 
 from conftest import draw_tiny_dataset, make_config
 

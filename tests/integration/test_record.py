@@ -9,14 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from dyhead_det.config import changed_keys, to_plain
-from dyhead_det.engine import record as record_module
-from dyhead_det.engine import step as step_module
-from dyhead_det.engine.checkpoint import load_checkpoint
-from dyhead_det.engine.metrics_file import read_rows
-from dyhead_det.engine.run import HARMLESS_KEYS
-from dyhead_det.engine.train import train
+from dyhead_det.checkpoints.checkpoint import load_checkpoint
+from dyhead_det.config.schema import changed_keys, to_plain
 from dyhead_det.errors import NonFiniteLossError, StoppedError
+from dyhead_det.reporting.metrics_file import read_rows
+from dyhead_det.training import record as record_module
+from dyhead_det.training import step as step_module
+from dyhead_det.training.run import HARMLESS_KEYS
+from dyhead_det.training.train import train
 
 from conftest import make_config
 

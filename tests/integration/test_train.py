@@ -6,13 +6,8 @@ import signal
 import pytest
 import torch
 
-from dyhead_det.config_file import load_config
-from dyhead_det.engine import step as step_module
-from dyhead_det.engine import train as train_module
-from dyhead_det.engine.checkpoint import load_checkpoint
-from dyhead_det.engine.evaluate_checkpoint import evaluate_checkpoint
-from dyhead_det.engine.metrics_file import read_rows
-from dyhead_det.engine.train import train
+from dyhead_det.checkpoints.checkpoint import load_checkpoint
+from dyhead_det.config.file import load_config
 from dyhead_det.errors import (
     CheckpointError,
     ConfigError,
@@ -20,6 +15,11 @@ from dyhead_det.errors import (
     NonFiniteLossError,
     StoppedError,
 )
+from dyhead_det.prediction.evaluate_checkpoint import evaluate_checkpoint
+from dyhead_det.reporting.metrics_file import read_rows
+from dyhead_det.training import step as step_module
+from dyhead_det.training import train as train_module
+from dyhead_det.training.train import train
 
 from conftest import SMALL_DETECTORS, make_config
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from dyhead_det.engine.run import build_run
-from dyhead_det.engine.step import train_step
+from dyhead_det.training.run import build_run
+from dyhead_det.training.step import train_step
 
 from conftest import SMALL_DETECTORS, make_config
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torchvision.models.detection.image_list import ImageList
 
-from dyhead_det.models.atss import SquareAnchors
-from dyhead_det.models.atss_loss import assign_anchors
+from dyhead_det.models.atss.detector import SquareAnchors
+from dyhead_det.models.atss.loss import assign_anchors
 
 Box = list[float]
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dyhead_det.models.atss import ATSS, SquareAnchors
+from dyhead_det.models.atss.detector import ATSS, SquareAnchors
 
 IMAGE_HW = (50, 70)
 SIZES = [(8, 10), (4, 5)]

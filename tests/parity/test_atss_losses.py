@@ -7,8 +7,8 @@ from torch import Tensor
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.image_list import ImageList
 
-from dyhead_det.models.atss import DELTA_WEIGHTS, SquareAnchors
-from dyhead_det.models.atss_loss import atss_losses
+from dyhead_det.models.atss.detector import DELTA_WEIGHTS, SquareAnchors
+from dyhead_det.models.atss.loss import atss_losses
 
 
 def sigmoid(x: float) -> float:

@@ -7,8 +7,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from dyhead_det.engine import step as step_module
-from dyhead_det.engine.run import build_run
+from dyhead_det.training import step as step_module
+from dyhead_det.training.run import build_run
 
 from conftest import draw_tiny_dataset, make_config
 

@@ -7,8 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from dyhead_det.layers import gather, parallel, pyramid_table, table_passes
-from dyhead_det.layers.dyhead import DyHead
+from dyhead_det.dyhead import fused_passes as table_passes
+from dyhead_det.dyhead import pyramid_table
+from dyhead_det.dyhead.head import DyHead
+from dyhead_det.ops.gather import deform_conv as gather
+from dyhead_det.ops.gather import parallel
 
 RULES = ["resized", "flattened", "cropped"]
 PYRAMID = [(25, 17), (13, 9), (7, 5), (4, 3), (2, 2), (1, 1)]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dyhead_det.layers.dyhead import DyHead
+from dyhead_det.dyhead.head import DyHead
 
 BACKENDS = ["torchvision", "gather", "reference"]
 SIZES = [(4, 3), (2, 2), (1, 1)]

@@ -11,7 +11,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from dyhead_det.contracts import Category, CategoryMap
-from dyhead_det.engine.coco_scores import evaluate_detections
+from dyhead_det.evaluation.coco_scores import evaluate_detections
 
 BACKENDS = ["pycocotools", "faster-coco-eval"]
 COCO_CC = Path(__file__).parents[2].parent / "shared" / "data" / "coco_cc" / "val.json"

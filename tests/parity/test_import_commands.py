@@ -7,11 +7,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from dyhead_det.checkpoints.checkpoint import load_checkpoint
 from dyhead_det.cli.app import app
-from dyhead_det.config import parse_config, to_plain
-from dyhead_det.config_file import to_yaml
-from dyhead_det.engine.checkpoint import load_checkpoint
-from dyhead_det.engine.coco_categories import COCO_CATEGORIES
+from dyhead_det.config.file import to_yaml
+from dyhead_det.config.schema import parse_config, to_plain
+from dyhead_det.pretrained.coco_categories import COCO_CATEGORIES
 
 SIZE = ["--short-edge", "64", "--long-edge", "64"]
 

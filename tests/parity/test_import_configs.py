@@ -6,11 +6,11 @@ import published_checkpoints as checkpoints
 import pytest
 import torch
 
-from dyhead_det.config import to_plain
-from dyhead_det.config_file import load_config
-from dyhead_det.engine.import_weights import published_run
-from dyhead_det.engine.published import PUBLISHED_MODELS
-from dyhead_det.models import import_detectron2, import_mmdet
+from dyhead_det.config.file import load_config
+from dyhead_det.config.schema import to_plain
+from dyhead_det.pretrained import detectron2, mmdet
+from dyhead_det.pretrained.catalogue import PUBLISHED_MODELS
+from dyhead_det.pretrained.importing import published_run
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "published"
 
@@ -31,7 +31,7 @@ def test_the_file_is_what_the_importer_writes(model):
     tensors = {
         name: torch.empty(shape, device="meta") for name, shape in KEYS[model.name]().items()
     }
-    importer = import_mmdet if model.name.startswith("mmdet") else import_detectron2
+    importer = mmdet if model.name.startswith("mmdet") else detectron2
     config, _ = importer.describe_model(tensors, source=model.name)
     written, shipped = to_plain(published_run(config)), to_plain(load_config(path))
     assert Path(shipped["data"].pop("root")).name == written["data"].pop("root")

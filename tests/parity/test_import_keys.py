@@ -9,12 +9,12 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from dyhead_det.engine.import_weights import import_weights
+from dyhead_det.checkpoints.name_rules import translate
 from dyhead_det.errors import CheckpointError
-from dyhead_det.models import import_detectron2, import_mmdet
+from dyhead_det.models.backbones.swin import SWIN_SHAPES
 from dyhead_det.models.detectors import build_detector
-from dyhead_det.models.name_rules import translate
-from dyhead_det.models.swin import SWIN_SHAPES
+from dyhead_det.pretrained import detectron2, mmdet
+from dyhead_det.pretrained.importing import import_weights
 
 KEY_LISTS = Path(__file__).parents[2] / ".." / "shared" / "official_keys"
 
@@ -44,7 +44,7 @@ def account_for(importer, tensors):
 @pytest.mark.parametrize("model", AUTHORS)
 def test_every_key_of_the_authors_models_has_a_place(model):
     tensors = meta_tensors(checkpoints.authors_keys(model))
-    config, num_classes, account = account_for(import_detectron2, tensors)
+    config, num_classes, account = account_for(detectron2, tensors)
     assert (config.detector.name, config.body.name) == AUTHORS[model][1:]
     assert num_classes == 80
     assert config.dyhead.num_blocks == 6
@@ -69,7 +69,7 @@ def test_the_written_down_keys_are_the_authors(model):
 @pytest.mark.parametrize("model", MMDET)
 def test_every_key_of_mmdetections_models_has_a_place(model):
     tensors = meta_tensors(checkpoints.mmdet_keys(model))
-    config, num_classes, account = account_for(import_mmdet, tensors)
+    config, num_classes, account = account_for(mmdet, tensors)
     assert (config.body.name, num_classes) == (MMDET[model], 80)
     assert config.body.stride_in_1x1 == (model == "r50_caffe")
     assert config.detector.anchor_offset == (0.0 if model == "r50" else 0.5)
@@ -89,7 +89,7 @@ def test_every_swin_transformer_is_told_by_its_shapes(name):
         "window": shape.window,
     }
     tensors = meta_tensors(checkpoints.mmdet_keys("swin_l", swin_shape))
-    config, _, account = account_for(import_mmdet, tensors)
+    config, _, account = account_for(mmdet, tensors)
     assert config.body.name == name
     assert account.mapped.keys() | account.dropped.keys() == tensors.keys()
 
@@ -103,23 +103,23 @@ def test_buffers_of_older_files_and_a_missing_tensor(tmp_path):
         **{f"anchor_generator.cell_anchors.{level}": (1, 4) for level in range(5)},
         "backbone.backbone.bottom_up.stem.conv1.norm.num_batches_tracked": (),
     }
-    _, _, account = account_for(import_detectron2, meta_tensors(old))
+    _, _, account = account_for(detectron2, meta_tensors(old))
     assert account.dropped.keys() == old.keys() - keys.keys()
     del keys["backbone.dyhead_tower.3.AttnConv.1.bias"]
     with pytest.raises(CheckpointError, match=r"blocks\.3\.scale\.score\.bias is missing"):
-        account_for(import_detectron2, meta_tensors(keys))
+        account_for(detectron2, meta_tensors(keys))
 
 
 @pytest.mark.parametrize(
     ("importer", "keys", "missing"),
     [
         (
-            import_detectron2,
+            detectron2,
             checkpoints.authors_keys("atss"),
             "backbone.dyhead_tower.5.offset.bias",
         ),
         (
-            import_mmdet,
+            mmdet,
             checkpoints.mmdet_keys("r50"),
             "neck.1.dyhead_blocks.5.spatial_conv_offset.bias",
         ),
@@ -135,8 +135,8 @@ def test_a_block_that_lacks_a_tensor_still_counts(importer, keys, missing):
 @pytest.mark.parametrize(
     ("importer", "keys"),
     [
-        *((import_detectron2, checkpoints.authors_keys(model)) for model in AUTHORS),
-        *((import_mmdet, checkpoints.mmdet_keys(model)) for model in MMDET),
+        *((detectron2, checkpoints.authors_keys(model)) for model in AUTHORS),
+        *((mmdet, checkpoints.mmdet_keys(model)) for model in MMDET),
     ],
 )
 def test_a_file_that_lacks_a_kind_of_tensors_is_described_or_refused(importer, keys):
@@ -167,4 +167,4 @@ def test_an_unknown_body_is_refused_with_what_was_found():
         if ".res4.5." not in name
     }
     with pytest.raises(CheckpointError, match=r"none of resnet50, .*\(3, 4, 5, 3\) blocks"):
-        import_detectron2.describe_model(meta_tensors(keys), source="x.pth")
+        detectron2.describe_model(meta_tensors(keys), source="x.pth")

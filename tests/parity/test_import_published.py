@@ -12,11 +12,11 @@ import torch
 from matching import assert_same_detections
 from PIL import Image
 
-from dyhead_det.engine.checkpoint import load_checkpoint
-from dyhead_det.engine.import_weights import import_weights
-from dyhead_det.engine.predict import Predictor
-from dyhead_det.models.resize_uint8 import resize_like_cv2
-from dyhead_det.models.swin import SWIN_SHAPES, SwinShape
+from dyhead_det.checkpoints.checkpoint import load_checkpoint
+from dyhead_det.models.backbones.swin import SWIN_SHAPES, SwinShape
+from dyhead_det.models.compat.resize_uint8 import resize_like_cv2
+from dyhead_det.prediction.predictor import Predictor
+from dyhead_det.pretrained.importing import import_weights
 
 # What the published numbers are compared with: float rounding through some sixty layers.
 FEATURE_TOLERANCE = 1e-4

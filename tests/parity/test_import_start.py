@@ -14,7 +14,7 @@ from torchvision.models.detection import (
 from torchvision.models.detection._utils import overwrite_eps
 from torchvision.ops import FrozenBatchNorm2d
 
-from dyhead_det.config import (
+from dyhead_det.config.schema import (
     BodyConfig,
     DyHeadConfig,
     FasterRCNNConfig,
@@ -24,9 +24,9 @@ from dyhead_det.config import (
     RetinaNetConfig,
 )
 from dyhead_det.contracts import Category, CategoryMap
-from dyhead_det.engine.coco_categories import COCO_CATEGORIES
 from dyhead_det.models.detectors import build_detector
-from dyhead_det.models.finetune import start_from
+from dyhead_det.pretrained.coco_categories import COCO_CATEGORIES
+from dyhead_det.pretrained.finetune import start_from
 
 BUILDERS = {
     "fasterrcnn": (fasterrcnn_resnet50_fpn, FasterRCNNConfig),

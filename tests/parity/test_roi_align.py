@@ -6,8 +6,8 @@ import torchvision
 from torch import Tensor
 from torchvision.ops import MultiScaleRoIAlign
 
-from dyhead_det.layers import roi_align as ours
-from dyhead_det.layers.roi_align import PyramidRoIAlign, roi_align
+from dyhead_det.ops import roi_align as ours
+from dyhead_det.ops.roi_align import PyramidRoIAlign, roi_align
 
 SAMPLING = [(2, False), (1, True), (0, False), (0, True), (3, True)]
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dyhead_det.layers.dyhead_stacked import StackedDyHead
+from dyhead_det.dyhead.stacked import StackedDyHead
 
 ALL = ("scale", "spatial", "task")
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dyhead_det.contracts import Category, CategoryMap
-from dyhead_det.engine.coco_scores import evaluate_detections
+from dyhead_det.evaluation.coco_scores import evaluate_detections
 
 CATEGORIES = CategoryMap((Category("a", 5), Category("b", 2)))
 sizes = st.integers(2, 120).map(float)

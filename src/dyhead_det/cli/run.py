@@ -31,9 +31,9 @@ def train(
 ) -> None:
     """Train a detector as a configuration file says."""
     with quick_imports():
-        from dyhead_det.config_file import load_config
-        from dyhead_det.engine import distributed
-        from dyhead_det.engine.train import train
+        from dyhead_det.config.file import load_config
+        from dyhead_det.distributed import launch as distributed
+        from dyhead_det.training.train import train
 
     with distributed.joined(device) as own_device:
         with distributed.one_per_machine_first():
@@ -75,8 +75,8 @@ def evaluate(
 ) -> None:
     """Compute the COCO numbers of a checkpoint."""
     with quick_imports():
-        from dyhead_det.engine import distributed
-        from dyhead_det.engine.evaluate_checkpoint import evaluate_checkpoint
+        from dyhead_det.distributed import launch as distributed
+        from dyhead_det.prediction.evaluate_checkpoint import evaluate_checkpoint
 
     out = out or checkpoint.parent / "eval"
     with distributed.joined(device) as own_device:
@@ -115,8 +115,8 @@ def predict(
 ) -> None:
     """Find objects in images: annotated pictures and COCO results."""
     with quick_imports():
-        from dyhead_det.engine.predict import load
-        from dyhead_det.engine.predict_folder import predict_to_folder
+        from dyhead_det.prediction.folder import predict_to_folder
+        from dyhead_det.prediction.predictor import load
 
     predictor = load(checkpoint, device=device, short_edge=short_edge, long_edge=long_edge)
     summary = predict_to_folder(

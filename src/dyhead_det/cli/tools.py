@@ -26,7 +26,7 @@ def info(
 ) -> None:
     """Show classes, levels, parameters and cost of a detector."""
     with quick_imports():
-        from dyhead_det.engine.describe import describe
+        from dyhead_det.prediction.describe import describe
 
     typer.echo(describe(source, tuple(overrides or ()), height=height, width=width))
 
@@ -50,7 +50,7 @@ def export(
 ) -> None:
     """Write a checkpoint as an ONNX file that finds the same."""
     with quick_imports():
-        from dyhead_det.engine.export import export as export_checkpoint
+        from dyhead_det.export.export import export as export_checkpoint
 
     summary = export_checkpoint(
         checkpoint,

@@ -23,7 +23,7 @@ def import_(
     ] = "auto",
 ) -> None:
     """Turn published weights into a checkpoint that finds exactly the same."""
-    from dyhead_det.engine.import_weights import import_weights
+    from dyhead_det.pretrained.importing import import_weights
 
     account = import_weights(source, out, format=format)
     typer.echo(f"{account}\nwritten: {out}")
@@ -32,7 +32,7 @@ def import_(
 @app.command("list")
 def list_() -> None:
     """Show the public DyHead checkpoints."""
-    from dyhead_det.engine.published import describe_published
+    from dyhead_det.pretrained.catalogue import describe_published
 
     typer.echo(describe_published())
 
@@ -45,9 +45,9 @@ def download(
     ] = None,
 ) -> None:
     """Fetch a public checkpoint; a broken download goes on where it stopped."""
-    from dyhead_det.engine.download import download as fetch
-    from dyhead_det.engine.download import weights_folder
-    from dyhead_det.engine.published import find_published
+    from dyhead_det.pretrained.catalogue import find_published
+    from dyhead_det.pretrained.download import download as fetch
+    from dyhead_det.pretrained.download import weights_folder
 
     model = find_published(name)
     path = fetch(model.url, folder or weights_folder(), sha256_prefix=model.sha256_prefix)

@@ -10,9 +10,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.detection import FasterRCNN
 
-from dyhead_det.config import ModelConfig
+from dyhead_det.config.schema import ModelConfig
+from dyhead_det.models.backbones.pyramid import Levels
 from dyhead_det.models.detectors import Detector, build_detector
-from dyhead_det.models.pyramid import Levels
 
 _GIGA = 1e9
 

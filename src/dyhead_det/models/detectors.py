@@ -14,7 +14,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from dyhead_det.config import (
+from dyhead_det.config.schema import (
     ATSSConfig,
     FasterRCNNConfig,
     FCOSConfig,
@@ -23,18 +23,18 @@ from dyhead_det.config import (
     RetinaNetConfig,
 )
 from dyhead_det.contracts import Prediction, Target
-from dyhead_det.layers.products import FastLinear
-from dyhead_det.layers.roi_align import PyramidRoIAlign
-from dyhead_det.models.atss import ATSS, ATSSHead, SquareAnchors
-from dyhead_det.models.compat import with_original_conventions
-from dyhead_det.models.image_seeds import seed_by_image
-from dyhead_det.models.pyramid import (
+from dyhead_det.models.atss.detector import ATSS, ATSSHead, SquareAnchors
+from dyhead_det.models.backbones.pyramid import (
     P2_TO_P6,
     P3_TO_P7,
     Levels,
     PyramidBackbone,
     build_pyramid_backbone,
 )
+from dyhead_det.models.compat.detectors import with_original_conventions
+from dyhead_det.models.image_seeds import seed_by_image
+from dyhead_det.ops.gather.products import FastLinear
+from dyhead_det.ops.roi_align import PyramidRoIAlign
 
 # What torchvision pads batches to when nobody asks for more.
 TORCHVISION_SIZE_DIVISIBLE = 32

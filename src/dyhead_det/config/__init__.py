@@ -1,0 +1,1 @@
+"""A run as typed sections; YAML in and out."""

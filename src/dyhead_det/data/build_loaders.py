@@ -1,0 +1,93 @@
+"""Configuration -> the loaders of training and of evaluation, with the share of this process."""
+
+import logging
+import math
+
+import torch
+
+from dyhead_det.config.schema import DataConfig, RunConfig
+from dyhead_det.data.balance import aspect_ratio_groups
+from dyhead_det.data.build_datasets import image_counts
+from dyhead_det.data.coco import CocoDataset
+from dyhead_det.data.loaders import (
+    DetectionDataset,
+    DetectionLoader,
+    Reading,
+    build_eval_loader,
+    build_train_loader,
+)
+from dyhead_det.data.samplers import Counts, samples_per_epoch
+from dyhead_det.distributed.launch import own_share
+
+logger = logging.getLogger(__name__)
+
+
+def training_loader(config: RunConfig, data: CocoDataset, device: torch.device) -> DetectionLoader:
+    """Build the loader of a run, with its augmentation.
+
+    Raises:
+        DatasetError: If there is no image.
+    """
+    # Imported here since evaluation goes without; it brings PyTorch's compiler with it.
+    from dyhead_det.data.transforms import build_augmentation  # noqa: PLC0415
+
+    augmentation = build_augmentation(
+        horizontal_flip=config.data.augment.horizontal_flip,
+        vertical_flip=config.data.augment.vertical_flip,
+        photometric=config.data.augment.photometric,
+        large_scale_jitter=config.data.augment.large_scale_jitter,
+        size=config.model.input.short_edge,
+    )
+    resized_to = largest_training_size(config) if config.data.reduce_jpegs else None
+    return build_train_loader(
+        DetectionDataset(data, augmentation=augmentation, resized_to=resized_to),
+        _reading(config.data, device),
+        batch_size=config.train.batch_size,
+        seed=config.seed,
+        counts=_counts(config.data, data),
+        groups=aspect_ratio_groups(data) if config.data.group_by_aspect_ratio else None,
+        **own_share(),
+    )
+
+
+def _counts(config: DataConfig, data: CocoDataset) -> Counts | None:
+    """Return how often each image comes an epoch, and say so where that differs."""
+    counts = image_counts(config.sampling, data)
+    if counts is not None:
+        logger.info(
+            "data.sampling %s: %d samples an epoch of %d images, which come %.3g to %.3g times",
+            config.sampling.name,
+            samples_per_epoch(len(data), counts),
+            len(data),
+            counts.min(),
+            counts.max(),
+        )
+    return counts
+
+
+def evaluation_loader(
+    config: DataConfig, data: CocoDataset, device: torch.device, *, batch_size: int
+) -> DetectionLoader:
+    """Build a loader of whole images: scores are those of the pixels as they are in the files."""
+    return build_eval_loader(
+        DetectionDataset(data), _reading(config, device), batch_size=batch_size, **own_share()
+    )
+
+
+def largest_training_size(config: RunConfig) -> tuple[int, int]:
+    """Return bounds of the shorter and the longer edge of images as a run sees them, in pixels."""
+    input_config, jitter = config.model.input, config.data.augment.large_scale_jitter
+    if jitter is not None:  # the longer edge is made this long, before the crop
+        edge = math.ceil(input_config.short_edge * max(jitter))
+        return edge, edge
+    return max((input_config.short_edge, *input_config.multi_scale)), input_config.long_edge
+
+
+def _reading(config: DataConfig, device: torch.device) -> Reading:
+    return Reading(
+        num_workers=config.num_workers,
+        prefetch_factor=config.prefetch_factor,
+        persistent_workers=config.persistent_workers,
+        pin_memory=config.pin_memory and device.type == "cuda",
+        broken_images=config.broken_images,
+    )

@@ -1,0 +1,1 @@
+"""Processes and devices: rank and world size, what ranks agree on, when a run stops."""

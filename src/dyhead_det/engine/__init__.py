@@ -1,1 +1,0 @@
-"""What takes time, files and devices: training, evaluation, prediction."""

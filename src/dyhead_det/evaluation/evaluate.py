@@ -1,0 +1,163 @@
+"""Run a detector over a data set and score it: one evaluator for training and for `eval`.
+
+Detections are gathered in COCO's results format, with the category ids of the data set that is
+evaluated, whatever data set the detector was trained on.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from dyhead_det.contracts import Category, CategoryMap, Prediction, Target
+from dyhead_det.distributed.device import images_to_device
+from dyhead_det.distributed.launch import from_main, gathered, is_main, main_only, share_buffers
+from dyhead_det.errors import DatasetError
+from dyhead_det.evaluation.coco_scores import (
+    Backend,
+    CocoResult,
+    EvalResult,
+    evaluate_detections,
+    require_scorable,
+)
+from dyhead_det.files import written_whole
+
+
+def evaluate_detector(
+    detector: nn.Module,
+    loader: Iterable[tuple[Sequence[Tensor], Sequence[Target]]],
+    *,
+    ground_truth: Mapping[str, Any],
+    categories: CategoryMap,
+    device: torch.device,
+    backend: Backend,
+    progress: bool,
+) -> tuple[EvalResult, list[CocoResult]]:
+    """Run a detector over a data set and score what it finds; several processes share the images.
+
+    Args:
+        detector: images in, one `Prediction` per image out when in eval mode.
+        loader: batches of uint8 images (3, H, W) and of targets that carry `image_id`, this
+            process's share of the data set.
+        ground_truth: the data set as a COCO dictionary, with its own ids.
+        categories: the detector's classes; matched with the data set's by name.
+        device: where the detector lies.
+        backend: who computes the numbers.
+        progress: show a bar where stderr is a terminal.
+
+    Returns:
+        The numbers, and in the main process the detections they were computed from.
+
+    Raises:
+        DatasetError: where classes do not match or nothing is annotated.
+        ConfigError: where the backend is not installed.
+    """
+    matched = match_categories(categories, ground_truth["categories"])
+    require_scorable(ground_truth, backend)
+    share_buffers(detector)
+    found_here = collect_detections(
+        detector, loader, categories=matched, device=device, progress=progress
+    )
+    place = {image["id"]: number for number, image in enumerate(ground_truth["images"])}
+    detections = sorted(gathered(found_here), key=lambda found: place[found["image_id"]])
+    result = from_main(
+        lambda: evaluate_detections(ground_truth, detections, matched, backend=backend)
+    )
+    return result, detections
+
+
+def match_categories(detector: CategoryMap, dataset: Sequence[Mapping[str, Any]]) -> CategoryMap:
+    """Give the detector's classes, in label order, the ids that a data set uses for them.
+
+    Args:
+        detector: the classes a detector was trained on.
+        dataset: the `categories` of a COCO dictionary, in any order.
+
+    Raises:
+        DatasetError: naming the classes that only one of the two knows.
+    """
+    id_of_name = {str(category["name"]): int(category["id"]) for category in dataset}
+    missing = [name for name in detector.names if name not in id_of_name]
+    extra = [name for name in id_of_name if name not in detector.label_of_name]
+    if missing or extra:
+        raise DatasetError(
+            "the data set's categories are not those of the detector: "
+            f"missing in the data set: {', '.join(missing) or 'none'}; "
+            f"unknown to the detector: {', '.join(extra) or 'none'}; "
+            "rename or remove categories in the annotation file so that the names agree"
+        )
+    return CategoryMap(tuple(Category(name, id_of_name[name]) for name in detector.names))
+
+
+def collect_detections(
+    detector: nn.Module,
+    loader: Iterable[tuple[Sequence[Tensor], Sequence[Target]]],
+    *,
+    categories: CategoryMap,
+    device: torch.device,
+    progress: bool,
+) -> list[CocoResult]:
+    """Run a detector over a data set; leave it in the mode (training or not) it was in.
+
+    Args and Raises are those of `evaluate_detector`, except that `categories` carry the ids that
+    the detections shall speak.
+    """
+    detections: list[CocoResult] = []
+    was_training = detector.training
+    detector.eval()
+    # Not inference_mode: what a detector caches in it (anchors) fails later in backward.
+    with torch.no_grad():
+        for images, targets in tqdm(
+            loader,
+            desc="evaluate",
+            unit="batch",
+            leave=False,
+            disable=None if progress and is_main() else True,
+        ):
+            if not images:
+                continue
+            predictions = detector(images_to_device(images, device))
+            for target, prediction in zip(targets, predictions, strict=True):
+                detections += to_coco(prediction, target["image_id"], categories)
+    detector.train(was_training)
+    return detections
+
+
+def to_coco(prediction: Prediction, image_id: int, categories: CategoryMap) -> list[CocoResult]:
+    """Write a prediction as COCO results: thousandths of a pixel, eight digits of the score."""
+    corners = prediction["boxes"].detach().cpu().double()  # (N, 4) xyxy
+    boxes_xywh = torch.cat([corners[:, :2], corners[:, 2:] - corners[:, :2]], dim=1)
+    scores = prediction["scores"].detach().cpu().double()
+    return [
+        CocoResult(
+            image_id=image_id,
+            category_id=categories[label].dataset_id,
+            bbox=box,
+            score=score,
+        )
+        for label, box, score in zip(
+            prediction["labels"].tolist(),
+            boxes_xywh.round(decimals=3).tolist(),
+            scores.round(decimals=8).tolist(),
+            strict=True,
+        )
+    ]
+
+
+@main_only
+def write_results(folder: Path, result: EvalResult, detections: Sequence[CocoResult]) -> None:
+    """Write `metrics.json` and `detections.json` into a folder, which is made where needed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "metrics.json", asdict(result), indent=2)
+    write_json(folder / "detections.json", detections, indent=None)
+
+
+def write_json(path: Path, value: object, *, indent: int | None) -> None:
+    """Write a value as JSON, whole or not at all."""
+    with written_whole(path) as unfinished:
+        unfinished.write_text(json.dumps(value, indent=indent, allow_nan=False) + "\n", "utf-8")

@@ -1,0 +1,192 @@
+"""A detector as an ONNX graph: one image in, boxes, scores and labels out.
+
+PyTorch's newer exporter cannot take a whole torchvision detector (its suppression of boxes has
+sizes that only the data know), so this uses the older one, which records what one image goes
+through. It knows all operators but the deformable convolution, for which ONNX has one of its own.
+"""
+
+import copy
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.onnx import symbolic_helper
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+
+from dyhead_det.dyhead.head import DyHead
+from dyhead_det.dyhead.stacked import StackedDyHead
+from dyhead_det.errors import ExportError
+from dyhead_det.models.compat.resized_size import torchvision_size
+from dyhead_det.models.detectors import Detector
+
+# The first with DeformConv, and all that the rest needs.
+OPSET = 19
+DEFORM_CONV = "torchvision::deform_conv2d"
+INPUT, OUTPUTS = "image", ("boxes", "scores", "labels")
+
+
+class OneImage(nn.Module):
+    """A detector whose input and outputs are tensors."""
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return boxes (N, 4), scores (N,) and labels (N,) of an image.
+
+        Args:
+            image: (3, H, W) RGB, uint8 in 0..255 or float32 in [0, 1].
+        """
+        pixels = image.float() / 255 if image.dtype == torch.uint8 else image
+        found = self.detector([pixels])[0]
+        return found["boxes"], found["scores"], found["labels"]
+
+
+def write_graph(detector: Detector, path: Path, image: Tensor) -> None:
+    """Write an ONNX file for images of any size.
+
+    Args:
+        detector: in evaluation mode, on the CPU; it is left as it is.
+        path: the file to write.
+        image: what is recorded, (3, H, W); its type is that of the file's input.
+
+    Raises:
+        ExportError: if the detector has an operator that ONNX or the exporter does not know.
+    """
+    sizes = {INPUT: {1: "height", 2: "width"}, **{name: {0: "num_found"} for name in OUTPUTS}}
+    try:
+        with _deform_conv_known(), _standard_output_closed(), warnings.catch_warnings():
+            # Hundreds: of every place where Python looks at a size. Whether one of them matters is
+            # found out by running the file on images of several sizes.
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                OneImage(_exportable(detector)).eval(),
+                (image,),
+                path,
+                dynamo=False,
+                opset_version=OPSET,
+                input_names=[INPUT],
+                output_names=list(OUTPUTS),
+                dynamic_axes=sizes,
+            )
+    except (RuntimeError, TypeError, ValueError) as error:
+        # The exporter's own errors are RuntimeErrors; the others come from code of a body that
+        # takes numbers only, where a traced size is a tensor.
+        reason = str(error).strip().partition("\n")[0]
+        raise ExportError(
+            f"this detector cannot be written as an ONNX graph: {reason}; where that is part of "
+            f"the body, train with another one (`model.body.name`)"
+        ) from error
+
+
+def add_metadata(path: Path, texts: Mapping[str, str], *, description: str) -> None:
+    """Write texts by name into an ONNX file, and what it is.
+
+    Args:
+        path: the file.
+        texts: what a runtime shows as its custom metadata.
+        description: for people.
+    """
+    import onnx  # noqa: PLC0415 - an extra
+
+    model = onnx.load(path)
+    model.doc_string = description
+    onnx.helper.set_model_props(model, dict(texts))
+    onnx.save(model, path)
+
+
+def _exportable(detector: Detector) -> Detector:
+    """Return a copy that computes the same in what an exporter knows."""
+    detector = copy.deepcopy(detector)
+    for module in detector.modules():
+        if isinstance(module, DyHead | StackedDyHead):
+            # The fast implementation is made of functions of our own.
+            module.deform_backend = "torchvision"
+    if type(detector.transform) is GeneralizedRCNNTransform:
+        detector.transform.resize = partial(_resize, detector.transform)
+    return detector
+
+
+def _resize(
+    transform: GeneralizedRCNNTransform, image: Tensor, target: None
+) -> tuple[Tensor, None]:
+    """Resize (3, H, W) as `transform` does outside a graph.
+
+    In a graph it counts sizes in float32, and gets some a pixel off.
+    """
+    size_hw = torchvision_size(
+        *image.shape[-2:], short_edge=transform.min_size[-1], long_edge=transform.max_size
+    )
+    resized = F.interpolate(image[None], size=size_hw, mode="bilinear", align_corners=False)
+    return resized[0], target
+
+
+@symbolic_helper.parse_args(*"vvvvviiiiiiiib")
+def _deform_conv(
+    graph: Any,  # noqa: ANN401 - torch does not name its type
+    x: object,
+    weight: object,
+    offset: object,
+    mask: object,
+    bias: object,
+    stride_h: int,
+    stride_w: int,
+    pad_h: int,
+    pad_w: int,
+    dilation_h: int,
+    dilation_w: int,
+    groups: int,
+    offset_groups: int,
+    use_mask: bool,
+) -> object:
+    """Write torchvision's operator, arguments in its order, as that of ONNX."""
+    del use_mask  # ours always has one
+    return graph.op(
+        "DeformConv",
+        x,
+        weight,
+        offset,
+        bias,
+        mask,
+        kernel_shape_i=[3, 3],
+        strides_i=[stride_h, stride_w],
+        pads_i=[pad_h, pad_w, pad_h, pad_w],
+        dilations_i=[dilation_h, dilation_w],
+        group_i=groups,
+        offset_group_i=offset_groups,
+    )
+
+
+@contextmanager
+def _deform_conv_known() -> Iterator[None]:
+    # Public, but not for mypy.
+    torch.onnx.register_custom_op_symbolic(  # type: ignore[attr-defined]
+        DEFORM_CONV, _deform_conv, OPSET
+    )
+    try:
+        yield
+    finally:
+        torch.onnx.unregister_custom_op_symbolic(  # type: ignore[attr-defined]
+            DEFORM_CONV, OPSET
+        )
+
+
+@contextmanager
+def _standard_output_closed() -> Iterator[None]:
+    """Keep the exporter quiet: where it fails it prints the whole graph, below Python."""
+    kept = os.dup(1)
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)

@@ -1,1 +1,0 @@
-"""Tensor formulas: no configuration, no files."""

@@ -1,0 +1,1 @@
+"""The ATSS detector and its loss."""

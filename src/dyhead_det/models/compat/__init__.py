@@ -1,0 +1,1 @@
+"""Conventions of detectron2 and mmdetection."""

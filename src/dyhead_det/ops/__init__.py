@@ -1,0 +1,1 @@
+"""Operators with torchvision's meaning, one signature each."""

@@ -1,0 +1,183 @@
+"""Modulated deformable 3x3 convolution: one signature, several implementations of one formula.
+
+For output place (h, w) and tap t = 3 i + j (kernel row i, column j) the convolution reads
+
+    mask_t * bilinear(x; h * stride - 1 + i + dy_t, w * stride - 1 + j + dx_t)
+
+and multiplies what it read with an ordinary 3x3 kernel (Zhu et al., arXiv 1811.11168, equation 1;
+padding 1, dilation 1, one group of offsets). The map counts as zero outside its borders.
+
+* ``gather``: weighted sums of rows (`gather/deform_conv.py`); several times faster on CPU, any
+  precision.
+* ``torchvision``: the stock operator; computes in float32 or float64 only.
+* ``reference``: the formula in plain torch, to read and to compare with.
+* ``auto``: ``gather`` on CPU and for half precision, else ``torchvision``.
+"""
+
+import os
+from typing import Literal, Protocol, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.ops import deform_conv2d
+
+from dyhead_det.errors import ConfigError
+from dyhead_det.ops.gather.deform_conv import exact_dtype, gather_deform_conv2d, product_dtype
+
+DeformBackend = Literal["auto", "torchvision", "gather", "reference"]
+
+BACKEND_VARIABLE = "DYHEAD_DET_DEFORM_BACKEND"
+"""Environment variable that replaces ``auto``, to find out whether a bug sits in a backend."""
+
+
+def modulated_deform_conv2d(
+    x: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    stride: int,
+    backend: DeformBackend,
+) -> Tensor:
+    """Convolve at learned places, each place weighed by its mask.
+
+    Under autocast and for half precision maps the sampling places are still float32: in half
+    precision a coordinate of some hundred pixels would be off by a good part of a pixel.
+
+    Args:
+        x: maps read, (B, C, H, W).
+        offset: (dy, dx) of the nine taps, row by row, in pixels of ``x``,
+            (B, 18, ceil(H / stride), ceil(W / stride)).
+        mask: weight of each tap, (B, 9, ceil(H / stride), ceil(W / stride)).
+        weight: kernel, (C_out, C, 3, 3).
+        bias: (C_out,).
+        stride: 1 or 2.
+        backend: which implementation computes it.
+
+    Returns:
+        (B, C_out, ceil(H / stride), ceil(W / stride)), in the type of ``x``.
+
+    Raises:
+        ValueError: shapes that do not belong together, or an unknown backend.
+    """
+    out_hw = [-(-size // stride) for size in x.shape[-2:]]
+    expected = [(len(x), 18, *out_hw), (len(x), 9, *out_hw)]
+    if [tuple(offset.shape), tuple(mask.shape)] != expected:
+        raise ValueError(
+            f"offset and mask for a map {tuple(x.shape)} read with stride {stride} have the shapes "
+            f"{expected[0]} and {expected[1]}, got {tuple(offset.shape)} and {tuple(mask.shape)}"
+        )
+    coordinate_dtype = exact_dtype(x.dtype)
+    chosen = resolve_backend(backend, x)
+    convolve = CONVOLUTIONS[chosen]
+    dtype = product_dtype(x) if chosen == "gather" else coordinate_dtype
+    with torch.autocast(x.device.type, enabled=False):
+        convolved = convolve(
+            x.to(dtype),
+            offset.to(coordinate_dtype),
+            mask.to(coordinate_dtype),
+            weight.to(dtype),
+            bias.to(dtype),
+            stride=stride,
+        )
+        return convolved.to(x.dtype)
+
+
+def resolve_backend(backend: str, x: Tensor) -> DeformBackend:
+    """Turn ``auto`` into the backend that suits the maps ``x``.
+
+    Raises:
+        ConfigError: the environment names no such backend.
+        ValueError: no such backend.
+    """
+    known: tuple[DeformBackend, ...] = get_args(DeformBackend)
+    if backend == "auto":
+        backend = os.environ.get(BACKEND_VARIABLE, "auto")
+        if backend not in known:
+            raise ConfigError(
+                f"environment variable {BACKEND_VARIABLE}: {backend!r} is none of "
+                f"{', '.join(known)}"
+            )
+    if backend == "auto":
+        is_half = product_dtype(x) in (torch.float16, torch.bfloat16)
+        return "gather" if is_half or x.device.type == "cpu" else "torchvision"
+    for name in known:
+        if backend == name:
+            return name
+    raise ValueError(f"deform backend {backend!r}; one of {', '.join(known)}")
+
+
+def _convolve_by_torchvision(
+    x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor, *, stride: int
+) -> Tensor:
+    # The operator reads wild memory at a place that is not a number, and ends the process.
+    defined = offset.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    convolved: Tensor = deform_conv2d(x, defined, weight, bias, stride=stride, padding=1, mask=mask)
+    return convolved
+
+
+def _convolve_by_the_formula(
+    x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor, *, stride: int
+) -> Tensor:
+    height, width = offset.shape[-2:]
+    row = stride * torch.arange(height, dtype=x.dtype, device=x.device)[:, None]
+    column = stride * torch.arange(width, dtype=x.dtype, device=x.device)
+    taps = []
+    for tap in range(9):
+        i, j = divmod(tap, 3)
+        sampled_y = row - 1 + i + offset[:, 2 * tap]  # (B, H', W')
+        sampled_x = column - 1 + j + offset[:, 2 * tap + 1]
+        taps.append(mask[:, None, tap] * sample_bilinear(x, sampled_y, sampled_x))
+    stacked = torch.stack(taps, dim=2)  # (B, C, 9, H', W')
+    return torch.einsum("oct,bcthw->bohw", weight.flatten(2), stacked) + bias[:, None, None]
+
+
+def sample_bilinear(x: Tensor, sampled_y: Tensor, sampled_x: Tensor) -> Tensor:
+    """Read maps between their pixels; outside its borders a map is zero.
+
+    The derivative at a whole coordinate is the one to the right, as in torchvision's operator (the
+    authors' code differs in one case that matters for zeroed offsets only: exactly at -1 it has 0).
+
+    Args:
+        x: maps, (B, C, H, W).
+        sampled_y: rows to read, (B, H', W').
+        sampled_x: columns to read, (B, H', W').
+
+    Returns:
+        (B, C, H', W').
+    """
+    height, width = x.shape[-2:]
+    # A border of zeros, one pixel before and two behind, holds every corner of a place in [-1, H).
+    padded = F.pad(x, (1, 2, 1, 2)).flatten(2)  # (B, C, (H + 3) * (W + 3))
+    y = torch.where((sampled_y >= -1) & (sampled_y < height), sampled_y, -1) + 1
+    x_ = torch.where((sampled_x >= -1) & (sampled_x < width), sampled_x, -1) + 1
+    top, left = y.detach().floor(), x_.detach().floor()
+    down, right = y - top, x_ - left
+
+    def corner(corner_y: Tensor, corner_x: Tensor) -> Tensor:
+        index = (corner_y * (width + 3) + corner_x).long().flatten(1)[:, None]  # (B, 1, H' * W')
+        values = padded.gather(2, index.expand(-1, x.shape[1], -1))  # (B, C, H' * W')
+        return values.view(*x.shape[:2], *sampled_y.shape[1:])
+
+    weights = (down[:, None], right[:, None])
+    return (
+        corner(top, left) * (1 - weights[0]) * (1 - weights[1])
+        + corner(top, left + 1) * (1 - weights[0]) * weights[1]
+        + corner(top + 1, left) * weights[0] * (1 - weights[1])
+        + corner(top + 1, left + 1) * weights[0] * weights[1]
+    )
+
+
+class _Convolution(Protocol):
+    def __call__(
+        self, x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor, *, stride: int
+    ) -> Tensor: ...
+
+
+CONVOLUTIONS: dict[str, _Convolution] = {
+    "gather": gather_deform_conv2d,
+    "torchvision": _convolve_by_torchvision,
+    "reference": _convolve_by_the_formula,
+}

@@ -1,0 +1,1 @@
+"""How the operators are computed fast in plain PyTorch."""

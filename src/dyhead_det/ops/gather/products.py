@@ -1,0 +1,71 @@
+"""Matrix products on the faster of the two libraries that PyTorch has on a CPU.
+
+PyTorch multiplies matrices with MKL, which leaves the wide instructions of processors that are not
+Intel's alone, and convolves with oneDNN, which uses them: on a Zen 5, oneDNN's products take less
+than half the time. Only ``torch.compile`` gives access to them, by an operator of its own; the same
+operator is called here, where it is there.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from dyhead_det.ops.gather.context import Context
+
+
+def _onednn_linear() -> Callable[..., Any] | None:
+    if torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        operator: Callable[..., Any] = torch.ops.mkldnn._linear_pointwise
+        return operator
+    return None
+
+
+_ONEDNN_LINEAR = _onednn_linear()
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return ``x @ weight.t() + bias``; nothing that requires a gradient may go in.
+
+    Args:
+        x: (P, K), any strides.
+        weight: (N, K), any strides.
+        bias: (N,), or nothing to add.
+
+    Returns:
+        (P, N).
+    """
+    if _ONEDNN_LINEAR is None or x.device.type != "cpu" or x.dtype != torch.float32:
+        return F.linear(x, weight, bias)
+    product: Tensor = _ONEDNN_LINEAR(x, weight, bias, "none", [], "")
+    return product
+
+
+class FastLinear(nn.Linear):
+    """A linear layer by `linear`; the same parameters, rounded differently."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (P, K) to (P, N)."""
+        # A graph that is traced or compiled, or measured without numbers, has ordinary operators.
+        is_eager = type(x) is Tensor and not torch.compiler.is_compiling()
+        is_eager = is_eager and torch._C._get_tracing_state() is None
+        if not is_eager or torch.is_autocast_enabled(x.device.type):
+            return super().forward(x)
+        product: Tensor = _Linear.apply(x, self.weight, self.bias)
+        return product
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Context, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return linear(x, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        return linear(grad, weight.t()), linear(grad.t(), x.t()), grad.sum(dim=0)

@@ -1,0 +1,23 @@
+"""metrics.csv: metrics.jsonl as a table for spreadsheets, always made from it as a whole."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from dyhead_det.files import written_whole
+from dyhead_det.reporting.metrics_file import Row
+
+
+def write_csv(rows: Sequence[Row], path: Path) -> None:
+    """Write one line per row; a number that a row does not have is an empty cell.
+
+    Args:
+        rows: losses and COCO numbers by name.
+        path: the file, written whole or not at all.
+    """
+    columns = dict.fromkeys(name for row in rows for name in row)  # in order of appearance
+    # No translation of line ends: the csv module writes them itself.
+    with written_whole(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as f:
+        table = csv.DictWriter(f, columns, restval="")
+        table.writeheader()
+        table.writerows(rows)

@@ -1,0 +1,151 @@
+"""Pictures of a run: the first batch as the detector gets it, and what the detector finds."""
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.models.detection.image_list import ImageList
+
+from dyhead_det.contracts import Prediction
+from dyhead_det.data.coco import CocoDataset
+from dyhead_det.data.images import read_image
+from dyhead_det.errors import DatasetError
+from dyhead_det.evaluation.coco_scores import CocoResult
+from dyhead_det.models.detectors import Detector
+from dyhead_det.visualize.draw import Comparison, contact_sheet, draw_comparisons, draw_detections
+
+logger = logging.getLogger(__name__)
+
+# Weaker boxes count in AP, but would hide everything in a picture.
+SHOWN_SCORE = 0.3
+# More pictures on one sheet, or larger ones, would not be looked at.
+_MOST_OF_A_BATCH = 16
+_MOST_COMPARED = 5
+_COMPARED_EDGE = 640
+_SHEET_WIDTH = 1600
+
+# What a detector's own transform returns in training: labels are torchvision's there.
+ModelInput = tuple[ImageList, list[dict[str, Tensor]]]
+
+
+def call_with_next_batch(detector: Detector, use: Callable[[ModelInput], None]) -> None:
+    """Call `use` once, with what the next batch is after the detector's resizing and padding.
+
+    Of a batch that is taken in parts it is the first part.
+    """
+
+    def hook(_transform: nn.Module, _inputs: object, output: ModelInput) -> None:
+        if output[0].tensors.is_meta:  # somebody asks for sizes alone, before the batch comes
+            return
+        handle.remove()
+        use(output)
+
+    handle = detector.transform.register_forward_hook(hook)
+
+
+def draw_batch(
+    detector: Detector, batch: ModelInput, file_names: Sequence[str], class_names: Sequence[str]
+) -> Image.Image:
+    """Draw a training batch with its boxes, in the colors that a person expects.
+
+    Args:
+        detector: whose transform has made the batch.
+        batch: normalized images, padded to one size, and the boxes in these pixels.
+        file_names: of the images.
+        class_names: in label order.
+    """
+    images, targets = batch
+    mean, std = (
+        torch.tensor(values, device=images.tensors.device)[:, None, None]
+        for values in (detector.transform.image_mean, detector.transform.image_std)
+    )
+    pixels = (images.tensors[:_MOST_OF_A_BATCH].float() * std + mean).clamp(0, 1) * 255
+    height, width = pixels.shape[-2:]
+    columns = max(2, math.ceil(math.sqrt(len(pixels))))
+    tile = _SHEET_WIDTH // columns
+    pictures, titles = [], []
+    for image, (h, w), target, name in zip(
+        pixels.round().byte().cpu(), images.image_sizes, targets, file_names, strict=False
+    ):
+        labels = target["labels"].cpu() - detector.first_label
+        pictures.append(
+            draw_detections(
+                image, target["boxes"].cpu(), labels, None, class_names, longer_edge=tile
+            )
+        )
+        titles.append(f"{len(labels)} boxes, {w} x {h} padded to {width} x {height}, {name}")
+    return contact_sheet(pictures, titles, columns=columns, tile=tile)
+
+
+def draw_validation(dataset: CocoDataset, detections: Iterable[CocoResult]) -> Image.Image | None:
+    """Draw annotated and detected objects side by side for a few images, always the same ones.
+
+    Args:
+        dataset: what was evaluated on.
+        detections: with the ids of the data set; those below `SHOWN_SCORE` are left out.
+
+    Returns:
+        The sheet, None where no image can be read.
+    """
+    found: dict[int, list[CocoResult]] = {}
+    for detection in detections:
+        if detection["score"] >= SHOWN_SCORE:
+            found.setdefault(detection["image_id"], []).append(detection)
+    comparisons = [
+        Comparison(
+            title=str(dataset.file_names[index]),
+            image=image,
+            truth=dataset.target(index),
+            prediction=_as_prediction(found.get(int(dataset.image_ids[index]), []), dataset),
+        )
+        for index, image in _readable(dataset, _spread(dataset))
+    ]
+    if not comparisons:
+        return None
+    return draw_comparisons(
+        comparisons,
+        dataset.categories.names,
+        note=f" with a score from {SHOWN_SCORE:.0%} on",
+        tile=_COMPARED_EDGE,
+    )
+
+
+def _spread(dataset: CocoDataset) -> list[int]:
+    """Choose images over the whole data set, those with annotations if there are any."""
+    candidates: NDArray[np.integer] = np.flatnonzero(np.diff(dataset.offsets))
+    if not len(candidates):
+        candidates = np.arange(len(dataset))
+    positions = np.linspace(0, len(candidates) - 1, min(_MOST_COMPARED, len(candidates)))
+    chosen: list[int] = candidates[positions.round().astype(int)].tolist()
+    return chosen
+
+
+def _readable(dataset: CocoDataset, indices: Iterable[int]) -> Iterator[tuple[int, Tensor]]:
+    """Read images, without those that cannot be read."""
+    for index in indices:
+        try:
+            yield index, read_image(dataset.path(index), annotated_size=dataset.size_wh(index))
+        except DatasetError as error:
+            logger.warning("left out of the picture: %s", error)
+
+
+def _as_prediction(detections: list[CocoResult], dataset: CocoDataset) -> Prediction:
+    """Turn COCO results of one image back into boxes, best first."""
+    best_first = sorted(detections, key=lambda detection: -detection["score"])
+    corners = [
+        (x, y, x + width, y + height)
+        for x, y, width, height in (detection["bbox"] for detection in best_first)
+    ]
+    label_of = dataset.categories.label_of_dataset_id
+    return Prediction(
+        boxes=torch.tensor(corners, dtype=torch.float32).reshape(-1, 4),
+        scores=torch.tensor([detection["score"] for detection in best_first]),
+        labels=torch.tensor(
+            [label_of[detection["category_id"]] for detection in best_first], dtype=torch.int64
+        ),
+    )

@@ -1,0 +1,172 @@
+"""report.md: a run on one page, from what it was asked to what it reached and where its time went.
+
+The page is made of plain values, so that it says the same of a run that goes on, has ended, was
+stopped and was resumed.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from dyhead_det.data.statistics import DataStatistics
+from dyhead_det.reporting.metrics_file import Row
+from dyhead_det.reporting.progress import format_duration
+from dyhead_det.reporting.stopwatch import LOADING, STEPS
+
+_COCO_NUMBERS = (
+    *("AP", "AP50", "AP75", "APs", "APm", "APl"),
+    *("AR1", "AR10", "AR100", "ARs", "ARm", "ARl"),
+)
+_PICTURES = {
+    "curves.png": "Curves",
+    "first_batch.png": "The first batch of training, as the detector got it",
+    "validation.png": "Annotated and detected objects of the best evaluation",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Where the time went since the program was started, which may be in the midst of a run.
+
+    seconds: of each part, longest first.
+    num_images: trained on in that time.
+    memory_gib: the most that was used.
+    """
+
+    first_step: int
+    last_step: int
+    seconds: Mapping[str, float]
+    num_images: int
+    memory_gib: float
+    advice: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """All that a report tells.
+
+    state: how far the run is, or how it ended.
+    rows: of metrics.jsonl.
+    best_step: step of the best evaluation, None before the first.
+    data: statistics by part of the data set: train, val.
+    pictures: names of the picture files that there are.
+    config: as YAML.
+    """
+
+    name: str
+    state: str
+    rows: Sequence[Row]
+    best_step: int | None
+    data: Mapping[str, DataStatistics]
+    timing: Timing
+    environment: Mapping[str, str]
+    pictures: Sequence[str]
+    config: str
+
+
+def report_text(facts: RunFacts) -> str:
+    """Write the report as Markdown."""
+    sections = [
+        f"# {facts.name}\n\n{facts.state}",
+        f"## Result\n\n{_result(facts)}",
+        *(
+            f"## {title}\n\n![{title}]({name})"
+            for name, title in _PICTURES.items()
+            if name in facts.pictures
+        ),
+        f"## Data\n\n{_data(facts.data)}",
+        f"## Time and memory\n\n{_timing(facts.timing)}",
+        f"## Environment\n\n{_table(('what', 'which'), facts.environment.items())}",
+        f"## Configuration\n\n```yaml\n{facts.config.strip()}\n```",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _result(facts: RunFacts) -> str:
+    """Return the COCO numbers of the best and the last evaluation, and AP of each class."""
+    evaluations = {f"step {row['step']}": row for row in facts.rows if "AP" in row}
+    if not evaluations:
+        return "Nothing has been evaluated."
+    shown = {name: row for name, row in evaluations.items() if row["step"] == facts.best_step}
+    shown = {f"best, {name}": row for name, row in shown.items()}
+    last_name, last = list(evaluations.items())[-1]
+    if last["step"] != facts.best_step:
+        shown[f"last, {last_name}"] = last
+    numbers = [
+        (name, *(_decimal(row.get(number)) for number in _COCO_NUMBERS))
+        for name, row in shown.items()
+    ]
+    of_classes = [
+        (
+            name,
+            facts.data["train"].objects_of_class.get(name, 0),
+            facts.data["val"].objects_of_class.get(name, 0),
+            *(_decimal(row.get(f"AP/{name}")) for row in shown.values()),
+        )
+        for name in facts.data["train"].objects_of_class
+    ]
+    header = ("class", "to train on", "to evaluate on", *(f"AP {name}" for name in shown))
+    return f"{_table(('', *_COCO_NUMBERS), numbers)}\n\n{_table(header, of_classes)}"
+
+
+def _data(data: Mapping[str, DataStatistics]) -> str:
+    """Return a table of counts, one column for each part of the data set."""
+    lines: dict[str, list[object]] = {
+        "images": [part.num_images for part in data.values()],
+        "images without an object": [part.num_empty for part in data.values()],
+        "objects": [part.num_objects for part in data.values()],
+        "objects in an image, mean": [
+            f"{part.num_objects / part.num_images:.1f}" for part in data.values()
+        ],
+        "objects in an image, most": [part.most_objects for part in data.values()],
+        "small objects (below 32 x 32)": [_of(part.small, part) for part in data.values()],
+        "medium objects": [_of(part.medium, part) for part in data.values()],
+        "large objects (from 96 x 96)": [_of(part.large, part) for part in data.values()],
+        "crowd regions": [part.num_crowds for part in data.values()],
+        **{
+            f"image size, {which}": [_size(part.image_sizes[position]) for part in data.values()]
+            for position, which in enumerate(("least", "middle", "greatest"))
+        },
+    }
+    return _table(("", *data), [[name, *values] for name, values in lines.items()])
+
+
+def _timing(timing: Timing) -> str:
+    """Return the parts of the run by their time, and what is derived from it."""
+    total = sum(timing.seconds.values())
+    parts = [
+        (name, format_duration(seconds), f"{seconds:.1f}", f"{seconds / max(total, 1e-9):.1%}")
+        for name, seconds in timing.seconds.items()
+    ]
+    training = timing.seconds.get(LOADING, 0.0) + timing.seconds.get(STEPS, 0.0)
+    lines = [
+        f"Steps {timing.first_step + 1} to {timing.last_step}, the slowest part first.",
+        _table(("part", "time", "seconds", "share"), parts),
+        f"Speed: {timing.num_images / max(training, 1e-9):.2f} images/s while training. "
+        f"Most memory: {timing.memory_gib:.2f} GiB.",
+    ]
+    if timing.advice is not None:
+        lines.append(f"**{timing.advice[0].upper()}{timing.advice[1:]}.**")
+    return "\n\n".join(lines)
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return a Markdown table, its first column to the left and numbers to the right."""
+    cells = [[str(value).replace("|", "\\|") for value in row] for row in rows]
+    are_numbers = [
+        column > 0 and all(row[column][:1].isdigit() or row[column] == "-" for row in cells)
+        for column in range(len(header))
+    ]
+    rule = ["---:" if is_number else "---" for is_number in are_numbers]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [header, rule, *cells])
+
+
+def _decimal(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _of(number: int, part: DataStatistics) -> str:
+    return f"{number} ({number / max(part.num_objects, 1):.0%})"
+
+
+def _size(size_wh: tuple[int, int]) -> str:
+    return f"{size_wh[0]} x {size_wh[1]}"

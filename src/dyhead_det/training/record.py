@@ -1,0 +1,223 @@
+"""What a run leaves behind for people: numbers, curves, pictures and a report.
+
+Checkpoints are not among it. Nothing here can end a run: what cannot be drawn or written is a
+warning. Only metrics.jsonl is left to its caller, since a resumed run builds on it.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from types import TracebackType
+
+import numpy as np
+from PIL import Image
+
+from dyhead_det.config.file import to_yaml
+from dyhead_det.contracts import Target
+from dyhead_det.data.statistics import DataStatistics, count
+from dyhead_det.distributed.launch import is_main, main_only
+from dyhead_det.evaluation.coco_scores import CocoResult, EvalResult
+from dyhead_det.files import written_whole
+from dyhead_det.reporting.environment import describe_environment, num_cores
+from dyhead_det.reporting.loading_advice import loading_advice
+from dyhead_det.reporting.metrics_csv import write_csv
+from dyhead_det.reporting.metrics_file import Row, read_rows
+from dyhead_det.reporting.pictures import (
+    ModelInput,
+    call_with_next_batch,
+    draw_batch,
+    draw_validation,
+)
+from dyhead_det.reporting.progress import TrainProgress, memory_gib
+from dyhead_det.reporting.report import RunFacts, Timing, report_text
+from dyhead_det.reporting.stopwatch import LOADING, REPORTING, STEPS
+from dyhead_det.reporting.tensorboard import Board, require_tensorboard
+from dyhead_det.training.run import Run
+from dyhead_det.visualize.plots import plot_curves
+
+logger = logging.getLogger(__name__)
+
+PICTURES = ("curves.png", "first_batch.png", "validation.png")
+
+
+class RunRecord(AbstractContextManager["RunRecord"]):
+    """Writes the numbers of a run as they come, and the rest at every evaluation and at the end."""
+
+    def __init__(self, run: Run, progress: TrainProgress) -> None:
+        """Begin, with what metrics.jsonl holds already.
+
+        Raises:
+            ConfigError: if TensorBoard is asked for and not installed.
+        """
+        self._run = run
+        self._progress = progress
+        self._first_step = run.step
+        self._has_advised = False
+        self._num_loss_rows = 0
+        self._num_plotted_rows = 0
+        self._board: Board | None = None
+        if run.config.train.tensorboard:
+            require_tensorboard()
+        if run.config.train.tensorboard and is_main():
+            with self._spared("tensorboard"):
+                self._board = Board(run.out / "tensorboard", read_rows(run.metrics_path))
+        # The code that runs is that of now, not that of the end of the run.
+        self._environment = describe_environment(run.device)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        run = self._run
+        if error is not None and not isinstance(error, Exception):
+            return  # a second Ctrl-C does not wait
+        state = f"Ended: {error}"
+        if error is None:
+            state = f"Finished after {run.step} of {run.num_steps} steps."
+        self._write_overview(state)
+        if self._board is not None:
+            with self._spared("tensorboard"):
+                self._board.close()
+
+    @main_only
+    def draw_next_batch(self, targets: Sequence[Target]) -> None:
+        """Draw the batch of these targets as soon as the detector has resized and padded it."""
+        run = self._run
+
+        def draw(batch: ModelInput) -> None:
+            with self._spared("first_batch.png"):
+                ids = [target["image_id"] for target in targets]
+                rows = [int(np.flatnonzero(run.train_data.image_ids == i)[0]) for i in ids]
+                names = [str(run.train_data.file_names[row]) for row in rows]
+                self._save(
+                    draw_batch(run.detector, batch, names, run.train_data.categories.names),
+                    "first_batch.png",
+                )
+
+        call_with_next_batch(run.detector, draw)
+
+    @main_only
+    def add(self, row: Row) -> None:
+        """Add losses or COCO numbers to metrics.jsonl, and to TensorBoard where it is asked for."""
+        self._run.metrics_file.append(row)
+        if self._board is not None:
+            board, self._board = self._board, None  # one warning is enough
+            with self._spared("tensorboard"):
+                board.add(row)
+                self._board = board
+        if "data_share" in row:
+            self._num_loss_rows += 1
+            self._advise(row["data_share"] or 0.0)
+
+    @main_only
+    def evaluated(
+        self,
+        result: EvalResult,
+        detections: Sequence[CocoResult],
+        *,
+        is_best: bool,
+        raw: EvalResult | None = None,
+    ) -> None:
+        """Write down the numbers of an evaluation, of each class too; draw what the best finds.
+
+        Args:
+            result: Of the detector, or of the average of its weights.
+            detections: Of the same.
+            is_best: Whether none was better before.
+            raw: With an average, of the weights that are trained, if they were evaluated.
+        """
+        run = self._run
+        of_classes = {f"AP/{line.name}": line.AP for line in result.classes}
+        of_raw = {} if raw is None else {f"raw/{k}": value for k, value in raw.metrics.items()}
+        row = {**result.metrics, **of_classes, **of_raw}
+        self.add({"step": run.step, "epoch": run.epoch, **row})
+        if is_best and run.val_data is not None:
+            with self._spared("validation.png"):
+                picture = draw_validation(run.val_data, detections)
+                if picture is not None:
+                    self._save(picture, "validation.png")
+        self._write_overview(f"Going on: {run.step} of {run.num_steps} steps are done.")
+
+    @main_only
+    def _write_overview(self, state: str) -> None:
+        out, rows = self._run.out, read_rows(self._run.metrics_path)
+        with self._spared("metrics.csv"):
+            write_csv(rows, out / "metrics.csv")
+        if len(rows) != self._num_plotted_rows:
+            with self._spared("curves.png"):
+                plot_curves(rows, out / "curves.png")
+                self._num_plotted_rows = len(rows)
+        with self._spared("report.md"), written_whole(out / "report.md") as unfinished:
+            unfinished.write_text(report_text(self._facts(state, rows)), encoding="utf-8")
+
+    def _facts(self, state: str, rows: Sequence[Row]) -> RunFacts:
+        run = self._run
+        best_step = run.best.get("step")
+        return RunFacts(
+            name=run.out.resolve().name,
+            state=state,
+            rows=rows,
+            best_step=None if best_step is None else int(best_step),
+            data=self._statistics(),
+            timing=self._timing(),
+            environment=self._environment,
+            pictures=[name for name in PICTURES if (run.out / name).is_file()],
+            config=to_yaml(run.config),
+        )
+
+    def _statistics(self) -> dict[str, DataStatistics]:
+        run = self._run
+        parts = {"train": run.train_data, "val": run.val_data}
+        return {name: count(data) for name, data in parts.items() if data is not None}
+
+    def _timing(self) -> Timing:
+        seconds = self._run.stopwatch.seconds()
+        waited, trained = seconds.get(LOADING, 0.0), seconds.get(STEPS, 0.0)
+        return Timing(
+            first_step=self._first_step,
+            last_step=self._run.step,
+            seconds=seconds,
+            num_images=self._progress.num_images,
+            memory_gib=memory_gib(self._run.device),
+            advice=self._advice(waited / max(waited + trained, 1e-9)),
+        )
+
+    def _advise(self, data_share: float) -> None:
+        """Warn once of slow data; the first numbers do not count, workers were being started."""
+        if self._has_advised or self._num_loss_rows < 2:
+            return
+        advice = self._advice(data_share)
+        if advice is not None:
+            self._has_advised = True
+            logger.warning("%s", advice)
+
+    def _advice(self, data_share: float) -> str | None:
+        config = self._run.config
+        seen = config.model.input.short_edge * config.model.input.long_edge
+        return loading_advice(
+            share=data_share,
+            num_workers=config.data.num_workers,
+            num_cores=num_cores(),
+            pixel_ratio=float(np.median(self._run.train_data.sizes_wh.prod(axis=1))) / seen,
+            is_photometric=config.data.augment.photometric,
+        )
+
+    def _save(self, picture: Image.Image, name: str) -> None:
+        with written_whole(self._run.out / name) as unfinished:
+            picture.save(unfinished, format="PNG")
+
+    @contextmanager
+    def _spared(self, name: str) -> Iterator[None]:
+        """Turn every error of the block into a warning: hours of training outweigh a picture."""
+        with self._run.stopwatch.part(REPORTING):
+            try:
+                yield
+            except Exception as error:  # noqa: BLE001 - see above
+                logger.warning(
+                    "%s could not be written, the run goes on: %s: %s",
+                    self._run.out / name,
+                    type(error).__name__,
+                    error,
+                )

@@ -1,0 +1,82 @@
+"""Checkpoints: whole or not at all, safe to read, and clear about what is wrong."""
+
+import pytest
+import torch
+
+from dyhead_det.checkpoints import checkpoint as checkpoint_module
+from dyhead_det.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from dyhead_det.contracts import Category, CategoryMap
+from dyhead_det.errors import CheckpointError
+
+from conftest import make_config
+
+
+def make_checkpoint(**changes):
+    return Checkpoint(
+        **{
+            "config": make_config(),
+            "categories": CategoryMap((Category("cat", 17), Category("dog", 3))),
+            "model": {"weight": torch.rand(3)},
+            "step": 12,
+            "metrics": {"AP": 0.5, "APs": None},
+            "training": {"best": {}},
+            **changes,
+        }
+    )
+
+
+def test_what_is_saved_is_loaded(tmp_path):
+    saved = make_checkpoint()
+    save_checkpoint(tmp_path / "a.pt", saved)
+    loaded = load_checkpoint(tmp_path / "a.pt")
+    assert torch.equal(loaded.model["weight"], saved.model["weight"])
+    assert loaded.categories == saved.categories
+    assert loaded.config == saved.config
+    assert (loaded.step, loaded.metrics, loaded.training) == (
+        12,
+        {"AP": 0.5, "APs": None},
+        {"best": {}},
+    )
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch):
+    path = tmp_path / "a.pt"
+    save_checkpoint(path, make_checkpoint(step=1))
+
+    def fail_half_way(_content, file):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint_module.torch, "save", fail_half_way)
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint(path, make_checkpoint(step=2))
+    assert load_checkpoint(path).step == 1
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.pt"]
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match=r"none\.pt: cannot read: No such file"):
+        load_checkpoint(tmp_path / "none.pt")
+
+
+def test_a_foreign_file_is_refused_with_what_it_looks_like(tmp_path):
+    torch.save({"state_dict": {}, "meta": {}}, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=r"looks like .* tensors by name: state_dict, meta"):
+        load_checkpoint(tmp_path / "a.pt")
+    torch.save({"backbone.dyhead_tower.0.offset.bias": torch.ones(27)}, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=r"detectron2's format: import it first"):
+        load_checkpoint(tmp_path / "a.pt")
+
+
+def test_a_file_of_a_newer_version_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint_module, "VERSION", 99)
+    save_checkpoint(tmp_path / "a.pt", make_checkpoint())
+    monkeypatch.undo()
+    with pytest.raises(CheckpointError, match="newer dyhead-det"):
+        load_checkpoint(tmp_path / "a.pt")
+
+
+def test_an_incomplete_file_is_refused(tmp_path):
+    torch.save({"format": "dyhead-det", "version": 1, "config": {}}, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match="incomplete"):
+        load_checkpoint(tmp_path / "a.pt")

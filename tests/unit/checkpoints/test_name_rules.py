@@ -1,0 +1,147 @@
+"""Name rules and their account; what is said about a file of another kind."""
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models import resnet50, swin_t
+from torchvision.models.detection import (
+    fasterrcnn_resnet50_fpn,
+    fcos_resnet50_fpn,
+    keypointrcnn_resnet50_fpn,
+    retinanet_resnet50_fpn,
+)
+
+from dyhead_det.checkpoints.name_rules import Named, Rule, Table, matches, translate
+from dyhead_det.checkpoints.recognize import looks_like
+from dyhead_det.errors import CheckpointError
+from dyhead_det.pretrained.importing import import_weights
+
+TABLE = Table(
+    rules=[
+        Rule("block*.conv.%", "stages.*.%"),
+        Rule("scales.*.scale", "scales[*]"),
+        Rule("head.weight", "head.weight", lambda weight: weight.flip(0)),
+    ],
+    dropped=[Named("pixel_mean", "part of the configuration")],
+    filled=[Named("stages.*.bias", "the original has none", value=0.0)],
+)
+TENSORS = {
+    "block0.conv.weight": torch.ones(2, 2),
+    "block1.conv.weight": torch.full((2, 2), 2.0),
+    "scales.1.scale": torch.tensor([7.0]),
+    "scales.0.scale": torch.tensor([5.0]),
+    "head.weight": torch.tensor([1.0, 2.0]).half(),
+    "pixel_mean": torch.zeros(3),
+}
+WANTED = {
+    "stages.0.weight": torch.zeros(2, 2),
+    "stages.0.bias": torch.ones(2),
+    "stages.1.weight": torch.zeros(2, 2),
+    "stages.1.bias": torch.ones(2),
+    "scales": torch.zeros(2),
+    "head.weight": torch.zeros(2),
+}
+
+
+def test_every_key_of_both_sides_is_accounted_for():
+    state, account = translate(TENSORS, TABLE, wanted=WANTED, source="x.pth")
+    assert set(account.mapped) | set(account.dropped) == set(TENSORS)
+    assert state.keys() == WANTED.keys()
+    assert account.dropped == {"pixel_mean": "part of the configuration"}
+    assert account.filled == {f"stages.{index}.bias": "the original has none" for index in (0, 1)}
+    assert state["scales"].tolist() == [5, 7]
+    assert state["head.weight"].tolist() == [2, 1]
+    assert state["head.weight"].dtype == torch.float32
+    assert state["stages.1.weight"].unique().tolist() == [2]
+    assert state["stages.0.bias"].tolist() == [0, 0]
+    assert str(account) == (
+        "5 tensors imported\n1 left out: pixel_mean (part of the configuration)\n"
+        "2 not from the file: stages.*.bias (the original has none)"
+    )
+
+
+def test_all_misfits_are_told_at_once():
+    tensors = {
+        **TENSORS,
+        "block2.conv.weight": torch.ones(2, 2),
+        "extra": torch.ones(1),
+        "head.weight": torch.ones(3),
+    }
+    del tensors["block0.conv.weight"]
+    with pytest.raises(CheckpointError) as error:
+        translate(tensors, TABLE, wanted=WANTED, source="x.pth")
+    message = str(error.value)
+    assert "x.pth: 4 tensors do not fit" in message
+    assert "extra is unknown" in message
+    assert "stages.0.weight is missing" in message
+    assert "stages.2.weight has no place in the model" in message
+    assert "head.weight has shape (3,) instead of (2,)" in message
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "groups"),
+    [
+        ("res2.*.conv*.norm.%", "res2.0.conv3.norm.running_var", ("0", "3", "running_var")),
+        ("res2.*.conv*.%", "res2.0.conv3.norm.weight", None),
+        ("a.*", "a.x", None),
+        ("a+b", "a+b", ()),
+    ],
+)
+def test_a_star_is_a_number_and_a_percent_sign_one_word(pattern, name, groups):
+    match = matches(pattern, name)
+    assert groups == (match and match.groups())
+
+
+def torchvision_names(build):
+    with torch.device("meta"):
+        return build(weights=None, weights_backbone=None).state_dict()
+
+
+@pytest.mark.parametrize(
+    ("names", "phrase"),
+    [
+        (lambda: torchvision_names(fasterrcnn_resnet50_fpn), "a torchvision Faster R-CNN"),
+        (lambda: torchvision_names(retinanet_resnet50_fpn), "a torchvision RetinaNet"),
+        (lambda: torchvision_names(fcos_resnet50_fpn), "a torchvision FCOS"),
+        (lambda: torchvision_names(keypointrcnn_resnet50_fpn), "a torchvision Keypoint R-CNN"),
+        (lambda: swin_t().state_dict(), "a torchvision Swin classifier"),
+        (
+            lambda: dict.fromkeys(["backbone.backbone.bottom_up.stem.conv1.weight"]),
+            "a model of DyHead's authors without its DyHead",
+        ),
+        (lambda: resnet50().state_dict(), "a torchvision ResNet classifier"),
+        (
+            lambda: dict.fromkeys(["backbone.conv1.weight", "bbox_head.retina_cls.weight"]),
+            "an mmdetection RetinaNet without DyHead",
+        ),
+        (
+            lambda: dict.fromkeys(
+                ["backbone.bottom_up.res2.0.conv1.weight", "head.cls_subnet.0.b"]
+            ),
+            "a detectron2 RetinaNet without DyHead",
+        ),
+        (
+            lambda: dict.fromkeys(["backbone.dyhead_tower.0.offset.bias"]),
+            "a DyHead model in detectron2's format",
+        ),
+        (lambda: dict.fromkeys(["model.0.conv.weight"]), "a YOLO of ultralytics"),
+        (lambda: dict.fromkeys(["a", "b"]), "something else: 2 tensors, a, b ..."),
+    ],
+)
+def test_files_of_other_kinds_are_called_by_name(names, phrase):
+    assert looks_like({}, names()) == phrase
+
+
+def test_a_wrong_file_is_one_clear_error(tmp_path):
+    model = nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    torch.save(optimizer.state_dict(), tmp_path / "optimizer.pth")
+    with pytest.raises(CheckpointError, match="looks like the state of an optimizer"):
+        import_weights(tmp_path / "optimizer.pth", tmp_path / "out.pt", format="auto")
+    torch.save({"format": "dyhead-det"}, tmp_path / "ours.pt")
+    with pytest.raises(CheckpointError, match="a checkpoint of dyhead-det already"):
+        import_weights(tmp_path / "ours.pt", tmp_path / "out.pt", format="detectron2")
+    torch.save([1, 2], tmp_path / "list.pt")
+    with pytest.raises(CheckpointError, match=r"format of mmdet; .* a list"):
+        import_weights(tmp_path / "list.pt", tmp_path / "out.pt", format="mmdet")
+    assert not (tmp_path / "out.pt").exists()

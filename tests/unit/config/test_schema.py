@@ -1,0 +1,163 @@
+"""Configuration files: what is refused, in which words, and what comes back unchanged."""
+
+import pytest
+
+from dyhead_det.config.file import load_config, load_dataset_config, to_yaml
+from dyhead_det.config.schema import changed_keys, to_plain
+from dyhead_det.errors import ConfigError
+
+MINIMAL = """
+data:
+  train: {annotations: a.json, images: i}
+model:
+  detector: {name: fasterrcnn}
+train: {epochs: 2}
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_file(text):
+        path = tmp_path / "run.yaml"
+        path.write_text(text)
+        return path
+
+    return write_file
+
+
+def problems_of(path, *overrides):
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, overrides)
+    return [line.removeprefix(f"{path}: ") for line in str(caught.value).splitlines()]
+
+
+def test_what_is_written_is_read_back_equal(write, tmp_path):
+    config = load_config(write(MINIMAL))
+    again = tmp_path / "again.yaml"
+    again.write_text(to_yaml(config))
+    assert load_config(again) == config
+
+
+@pytest.mark.parametrize("name", ["1e-4", "off", "null", "yes", "12", "2026-01-01", "ä b"])
+def test_text_that_looks_like_something_else_is_read_back_as_text(write, tmp_path, name):
+    config = load_config(write(MINIMAL), (f'data.train.images="{name}"',))
+    again = tmp_path / "again.yaml"
+    again.write_text(to_yaml(config))
+    assert load_config(again).data.train.images == name
+
+
+def test_numbers_words_and_switches_are_read_as_yaml_1_2(write):
+    config = load_config(write(MINIMAL), ("optim.lr=1e-4", "train.amp=off", "model.dyhead=null"))
+    assert config.optim.lr == 1e-4
+    assert config.train.amp == "off"
+    assert config.model.dyhead is None
+
+
+def test_all_problems_of_a_file_are_told_at_once(write):
+    path = write(
+        MINIMAL.replace("epochs: 2", "epochs: 0, batch_size: '8'").replace(
+            "{name: fasterrcnn}", "{name: fastrcnn}"
+        )
+        + "optim: {momentum: 2, learning_rate: 1}\n"
+    )
+    problems = problems_of(path)
+    assert [problem.partition(":")[0] for problem in problems] == [
+        "model.detector.name",
+        "optim.momentum",
+        "optim.learning_rate",
+        "train.epochs",
+        "train.batch_size",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("model.dyhead.num_bloks=3", "model.dyhead.num_bloks: unknown key; did you mean 'num_blo"),
+        ("model.detector.rpn_nms_tresh=1", "model.detector.rpn_nms_tresh: unknown key; did you me"),
+        ("model.detector.name=retina", "model.detector.name: \"retina\" is none of 'fasterrcnn'"),
+        ("model.detector={}", "model.detector.name: missing"),
+        (
+            "model.body.name=resnet5",
+            'model.body.name: "resnet5" is unknown; did you mean \'resnet5',
+        ),
+        ("train.batch_size=yes", 'train.batch_size: "yes" is not a valid integer'),
+        ("train.batch_size=2.0", "train.batch_size: 2.0 is not a valid integer"),
+        ("optim.lr=.nan", "optim.lr: NaN is not a finite number"),
+        ("optim.lr=-1", "optim.lr: -1 is not greater than 0"),
+        ("train.steps=5", "train: give the length of the run as either `epochs` or `steps`"),
+        ("model.channels=40", "model.channels: must be divisible by 16"),
+        ("model.detector.anchor_sizes=[[3]]", "model.detector.anchor_sizes: one list per level"),
+        ("model.input.multi_scale=[600]", "model.input.multi_scale: must hold short_edge 800"),
+        ("train.accumulate=17", "train.accumulate: at most one part per image of `batch_size`, 16"),
+        ("train.freeze={}", "train.freeze: give how long the body is frozen as either `body_ep"),
+        ("train.early_stopping={}", "train.early_stopping: needs validation data; give data.val"),
+        ("train.ema.decay=1.0", "train.ema.decay: 1.0 is not less than 1"),
+        ("data.sampling.name=lvis", "data.sampling.name: \"lvis\" is none of 'uniform', 'repeat_"),
+        ("epochs", "--set epochs: write it as key.path=value"),
+        ("a.b=[", "--set a.b=[: not a YAML value"),
+    ],
+)
+def test_a_wrong_value_is_told_with_its_key(write, override, problem):
+    assert problems_of(write(MINIMAL), override)[0].startswith(problem)
+
+
+def test_a_key_written_twice_is_refused_with_both_lines(write):
+    assert problems_of(write(MINIMAL + "seed: 1\nseed: 2\n")) == [
+        "seed: written twice, in lines 7 and 8"
+    ]
+
+
+def test_missing_sections_are_named(write):
+    assert problems_of(write("seed: 1\n")) == [
+        "data: missing; it has no default",
+        "model: missing; it has no default",
+        "train: missing; it has no default",
+    ]
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "just words", ""])
+def test_a_file_without_sections_is_refused(write, text):
+    assert problems_of(write(text)) == [
+        "expected sections (seed, data, model, optim, schedule, train, eval, runtime) at the top "
+        "level"
+    ]
+
+
+def test_a_file_that_is_no_yaml_is_refused_in_one_line(write):
+    (problem,) = problems_of(write("data: {"))
+    assert problem.startswith("not a YAML file:")
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    (problem,) = problems_of(tmp_path / "none.yaml")
+    assert problem == "cannot read the configuration: No such file or directory"
+
+
+def test_an_override_may_open_a_section(write):
+    config = load_config(write(MINIMAL), ("model.dyhead.num_blocks=2",))
+    assert config.model.dyhead is not None
+    assert config.model.dyhead.num_blocks == 2
+
+
+def test_paths_are_made_absolute(write, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = load_config(write(MINIMAL), ("data.root=photos", "model.body.weights=w.pth"))
+    assert config.data.root == str(tmp_path / "photos")
+    assert config.model.body.weights == str(tmp_path / "w.pth")
+
+
+def test_changed_keys_names_what_differs_without_what_is_harmless(write):
+    path = write(MINIMAL)
+    old = to_plain(load_config(path))
+    new = to_plain(load_config(path, ("optim.lr=0.5", "model.dyhead=null", "data.num_workers=9")))
+    assert changed_keys(old, new, ("data.num_workers",)) == ["model.dyhead", "optim.lr"]
+
+
+def test_a_data_set_by_itself_is_read(tmp_path):
+    path = tmp_path / "val.yaml"
+    path.write_text("root: coco\nannotations: val.json\nimages: val\n")
+    assert load_dataset_config(path).annotations == "val.json"
+    path.write_text("root: coco\nannotation: val.json\nimages: val\n")
+    with pytest.raises(ConfigError, match="annotation: unknown key; did you mean 'annotations'"):
+        load_dataset_config(path)

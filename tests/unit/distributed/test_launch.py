@@ -1,0 +1,60 @@
+"""What processes need of each other, in one process alone; for several see tests/integration."""
+
+import pytest
+import torch
+
+from dyhead_det.distributed import launch as distributed
+from dyhead_det.distributed.launch import from_all, from_main, gathered, joined, own_share
+from dyhead_det.errors import ConfigError
+
+
+def test_one_process_has_all_and_waits_for_nobody():
+    assert own_share() == {"rank": 0, "world_size": 1}
+    assert distributed.is_main()
+    assert from_main(lambda: "said") == "said"
+    assert gathered([1, 2]) == [1, 2]
+    assert from_all(3, 4) == [[3, 4]]
+    network = torch.nn.Linear(1, 1)
+    assert distributed.parallel(network) is network
+    with joined("cpu") as device:
+        assert device == torch.device("cpu")
+
+
+def test_what_only_the_main_process_does_is_left_out_in_others(monkeypatch):
+    done = []
+    distributed.main_only(done.append)("main")
+    monkeypatch.setattr(distributed, "is_main", lambda: False)
+    distributed.main_only(done.append)("other")
+    assert done == ["main"]
+
+
+@pytest.mark.parametrize(("count", "expected"), [(None, False), ("0", False), ("1", True)])
+def test_torchrun_says_whether_it_has_started_a_run_again(monkeypatch, count, expected):
+    monkeypatch.delenv("TORCHELASTIC_RESTART_COUNT", raising=False)
+    if count is not None:
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", count)
+    assert distributed.was_restarted() is expected
+
+
+@pytest.fixture(params=[0, 1])
+def local_rank(monkeypatch, request):
+    """Let this be one of two processes that torchrun has started on a machine with one GPU."""
+    values = {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    for name, value in {**values, "LOCAL_RANK": str(request.param)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    return request.param
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("cuda", "2 processes on a machine with 1 CUDA devices; use torchrun --nproc-per-node 1"),
+        ("cuda:0", "cuda:0 is one device for 2 processes; use cuda or cpu"),
+        ("cuda:1", "cuda:1 is not there"),
+    ],
+)
+def test_one_process_of_a_machine_tells_that_devices_are_missing(local_rank, name, message):
+    with pytest.raises(ConfigError, match=message) as caught, joined(name):
+        pass
+    assert caught.value.is_told is (local_rank > 0)

@@ -1,0 +1,47 @@
+"""Batches in step with those of other processes, until a signal comes to one of them."""
+
+import signal
+
+import pytest
+
+from dyhead_det.distributed import stopping
+from dyhead_det.distributed.stopping import StopRequested, StopSignals
+
+NO_SIGNAL, LEFT, ENDED = 0, True, False
+
+
+@pytest.fixture
+def other_process(monkeypatch):
+    """Let another process give numbers with every batch: its signal, is one left, its images."""
+
+    def gives(*numbers):
+        of_other = iter(numbers)
+        monkeypatch.setattr(stopping, "from_all", lambda *own: [list(own), list(next(of_other))])
+
+    return gives
+
+
+def batches(*sizes):
+    return [([None] * size, [None] * size) for size in sizes]
+
+
+def test_a_process_whose_share_has_ended_waits_for_the_others(other_process):
+    other_process((NO_SIGNAL, LEFT, 2), (NO_SIGNAL, LEFT, 2), (NO_SIGNAL, ENDED, 0))
+    watched = StopSignals().watch(batches(1))
+    seen = [(len(images), watched.num_images) for images, _ in watched]
+    assert seen == [(1, 3)]
+
+
+def test_a_step_is_left_out_only_if_no_process_has_an_image(other_process):
+    other_process((NO_SIGNAL, LEFT, 0), (NO_SIGNAL, LEFT, 1), (NO_SIGNAL, ENDED, 0))
+    watched = StopSignals().watch(batches(0, 0))
+    seen = [(len(images), watched.num_images) for images, _ in watched]
+    assert seen == [(0, 1)]
+
+
+def test_a_signal_to_one_process_stops_all_before_the_same_batch(other_process):
+    other_process((NO_SIGNAL, LEFT, 1), (signal.SIGTERM, LEFT, 1))
+    watched = iter(StopSignals().watch(batches(1, 1, 1)))
+    next(watched)
+    with pytest.raises(StopRequested, match="SIGTERM"):
+        next(watched)

@@ -1,0 +1,146 @@
+"""A trained detector on what Python holds."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from dyhead_det.config.schema import InputConfig
+from dyhead_det.contracts import Category, CategoryMap
+from dyhead_det.errors import ConfigError, DatasetError
+from dyhead_det.prediction.predictor import Predictor, _test_size
+
+CATEGORIES = CategoryMap((Category("cat", 7), Category("dog", 3), Category("horse", 90)))
+CPU = torch.device("cpu")
+
+
+class FindsThree(nn.Module):
+    """Finds a cat, a dog and a cat in any image; the first box is the image's own size."""
+
+    def __init__(self):
+        super().__init__()
+        self.batch_sizes = []
+
+    def forward(self, images):
+        assert not self.training
+        assert not torch.is_grad_enabled()
+        self.batch_sizes.append(len(images))
+        predictions = []
+        for image in images:
+            assert image.dtype == torch.float32
+            height, width = image.shape[1:]
+            boxes = [[0, 0, width, height], [1, 2, 3, 4], [2, 2, 5, 5]]
+            predictions.append(
+                {
+                    "boxes": torch.tensor(boxes, dtype=torch.float32),
+                    "scores": torch.tensor([0.9, 0.6, 0.3]),
+                    "labels": torch.tensor([0, 1, 0]),
+                }
+            )
+        return predictions
+
+
+@pytest.fixture
+def predictor():
+    return Predictor(FindsThree(), CATEGORIES, device=CPU)
+
+
+@pytest.fixture
+def photo(tmp_path):
+    path = tmp_path / "photo.png"
+    Image.new("RGB", (20, 10), (255, 0, 0)).save(path)
+    return path
+
+
+def test_one_image_gives_boxes_scores_labels_and_names(predictor, photo):
+    found = predictor.predict(photo)
+    assert len(found) == 3
+    assert found.names == ("cat", "dog", "cat")
+    assert found.boxes.shape == (3, 4)
+    assert found.boxes.dtype == np.float32
+    assert found.labels.tolist() == [0, 1, 0]
+    assert found.scores == pytest.approx([0.9, 0.6, 0.3])
+
+
+def test_detections_are_iterated_one_object_at_a_time(predictor, photo):
+    best, second, _ = predictor.predict(photo)
+    assert best.name == "cat"
+    assert best.box == (0, 0, 20, 10)
+    assert second == ("dog", pytest.approx(0.6), (1, 2, 3, 4), 1)
+
+
+def test_every_way_to_give_an_image_gives_the_same(predictor, photo):
+    with Image.open(photo) as file:
+        picture = file.convert("RGB")
+    array = np.asarray(picture)
+    tensor = torch.from_numpy(array.copy()).permute(2, 0, 1)
+    ways = [photo, str(photo), picture, array, tensor, tensor / 255]
+    for found in predictor.predict(ways):
+        assert found.boxes[0].tolist() == [0, 0, 20, 10]
+
+
+def test_a_list_gives_a_list_even_of_one_or_none(predictor, photo):
+    assert [len(found) for found in predictor.predict([photo])] == [3]
+    assert [len(found) for found in predictor.predict((photo, photo))] == [3, 3]
+    assert predictor.predict([]) == []
+
+
+def test_a_list_goes_through_the_detector_in_batches(predictor, photo):
+    predictor.predict([photo] * 5, batch_size=2)
+    assert predictor.detector.batch_sizes == [2, 2, 1]
+
+
+def test_weak_detections_are_left_out(predictor, photo):
+    assert len(predictor.predict(photo, min_score=0.6)) == 2
+    assert len(predictor.predict(photo, min_score=0.95)) == 0
+
+
+def test_only_the_classes_asked_for_are_kept(predictor, photo):
+    assert predictor.predict(photo, classes=["dog"]).names == ("dog",)
+    assert predictor.predict(photo, classes=["horse"]).names == ()
+    assert len(predictor.predict(photo, classes=["dog", "cat"])) == 3
+
+
+def test_the_best_so_many_are_kept(predictor, photo):
+    assert predictor.predict(photo, max_detections=2).names == ("cat", "dog")
+    assert predictor.predict(photo, max_detections=1, classes=["cat"]).scores.tolist() == [
+        pytest.approx(0.9)
+    ]
+
+
+def test_an_unknown_class_is_an_error_with_a_suggestion(predictor, photo):
+    with pytest.raises(ConfigError, match=r"unknown class 'hrose': did you mean 'horse'\?"):
+        predictor.predict(photo, classes=["hrose"])
+    assert predictor.detector.batch_sizes == []
+
+
+def test_a_file_that_is_not_there_is_an_error_naming_it(predictor, tmp_path):
+    with pytest.raises(DatasetError, match=r"nowhere\.jpg"):
+        predictor.predict(tmp_path / "nowhere.jpg")
+
+
+def test_detections_draw_themselves_on_the_image(predictor):
+    gray = torch.full((3, 400, 400), 0.5)
+    picture = predictor.predict(gray).draw(gray)
+    assert picture.size == (400, 400)
+    assert picture.getpixel((200, 200)) == (128, 128, 128)
+    assert picture.getpixel((0, 399)) != (128, 128, 128)
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ((None, None), (800, 1333)),
+        ((400, None), (400, 666)),  # 400 * 1333 / 800 = 666.5, rounded to even
+        ((None, 2666), (1600, 2666)),
+        ((640, 640), (640, 640)),
+    ],
+)
+def test_a_lone_edge_keeps_the_proportion_of_training(asked, expected):
+    assert _test_size(InputConfig(short_edge=800, long_edge=1333), *asked) == expected
+
+
+def test_a_short_edge_longer_than_the_long_one_is_an_error():
+    with pytest.raises(ConfigError, match="short edge 900 is longer than long edge 600"):
+        _test_size(InputConfig(), 900, 600)

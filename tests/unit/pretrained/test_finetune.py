@@ -1,0 +1,105 @@
+"""Starting from a checkpoint of ours with other classes."""
+
+import logging
+
+import pytest
+import torch
+
+from dyhead_det.checkpoints.checkpoint import Checkpoint, save_checkpoint
+from dyhead_det.contracts import Category, CategoryMap
+from dyhead_det.errors import CheckpointError
+from dyhead_det.models.detectors import build_detector
+from dyhead_det.pretrained.finetune import start_from
+
+from conftest import make_config
+
+OLD = CategoryMap((Category("cat", 1), Category("dog", 2), Category("cow", 3)))
+NEW = CategoryMap((Category("Dog", 7), Category("bird", 8)))
+
+# Per detector: its class layer, and the rows of dog in the old one and of Dog in the new one.
+# Faster R-CNN has the background in row 0; RetinaNet repeats the classes for its nine anchors.
+CLASS_LAYERS = {
+    "fasterrcnn": ("roi_heads.box_predictor.cls_score", [2], [1]),
+    "retinanet": (
+        "head.classification_head.cls_logits",
+        [3 * anchor + 1 for anchor in range(9)],
+        [2 * anchor for anchor in range(9)],
+    ),
+    "fcos": ("head.classification_head.cls_logits", [1], [0]),
+    "atss": ("head.cls_logits", [1], [0]),
+}
+
+
+def build(name, categories, **model):
+    config = make_config(model={"detector": {"name": name}, "channels": 32, **model})
+    torch.manual_seed(len(categories))
+    detector = build_detector(config.model, num_classes=len(categories), load_body_weights=False)
+    return config, detector
+
+
+@pytest.mark.parametrize("name", CLASS_LAYERS)
+def test_what_fits_is_taken_and_classes_go_by_name(name, tmp_path):
+    config, old = build(name, OLD)
+    state = old.state_dict()
+    save_checkpoint(tmp_path / "old.pt", Checkpoint(config, OLD, state, step=1, metrics={}))
+    config, new = build(name, NEW)
+    fresh = {key: value.clone() for key, value in new.state_dict().items()}
+    account = start_from(new, tmp_path / "old.pt", categories=NEW, config=config.model)
+    assert account.matched_classes == ("Dog",)
+    assert account.fresh_classes == ("bird",)
+    assert account.fresh == account.unused == ()
+    layer, old_rows, new_rows = CLASS_LAYERS[name]
+    weight = f"network.{layer}.weight"
+    for key, value in new.state_dict().items():
+        if key in account.used:
+            assert torch.equal(value, state[key])
+    taken, started = new.state_dict()[weight], fresh[weight]
+    assert torch.equal(taken[new_rows], state[weight][old_rows])
+    is_other = torch.ones(len(taken), dtype=torch.bool)
+    is_other[new_rows] = False
+    if name == "fasterrcnn":
+        is_other[0] = False
+        assert torch.equal(taken[0], state[weight][0])
+    assert torch.equal(taken[is_other], started[is_other])
+
+
+def test_a_model_with_other_conventions_is_warned_of(tmp_path, caplog):
+    config, old = build("retinanet", OLD, compat="detectron2")
+    state = old.state_dict()
+    save_checkpoint(tmp_path / "old.pt", Checkpoint(config, OLD, state, step=1, metrics={}))
+    logging.getLogger("dyhead_det").propagate = True
+    for change, warning in (
+        ({}, "its model has other values of compat;"),
+        # Of no consequence for the meaning of weights.
+        ({"compat": "detectron2", "input": {"short_edge": 32, "long_edge": 64}}, ""),
+    ):
+        config, new = build("retinanet", NEW, **change)
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            start_from(new, tmp_path / "old.pt", categories=NEW, config=config.model)
+        assert (warning in caplog.text) if warning else (caplog.text == "")
+
+
+def test_a_body_that_starts_at_random_is_warned_of(tmp_path, caplog):
+    config, old = build("atss", OLD)
+    state = old.state_dict()
+    save_checkpoint(tmp_path / "old.pt", Checkpoint(config, OLD, state, step=1, metrics={}))
+    config, new = build("atss", NEW, body={"name": "resnet18", "weights": "none"})
+    logging.getLogger("dyhead_det").propagate = True
+    with caplog.at_level(logging.WARNING):
+        start_from(new, tmp_path / "old.pt", categories=NEW, config=config.model)
+    assert "nothing in it fits the body" in caplog.text
+    assert "other values of body.name" in caplog.text
+
+
+def test_what_does_not_fit_is_refused(tmp_path):
+    config, new = build("retinanet", NEW)
+    torch.save({"backbone.dyhead_tower.0.offset.bias": torch.ones(27)}, tmp_path / "raw.pth")
+    with pytest.raises(CheckpointError, match="dyhead-det weights import"):
+        start_from(new, tmp_path / "raw.pth", categories=NEW, config=config.model)
+    torch.save(
+        {"backbone.body.conv1.weight": torch.ones(1), "backbone.fpn.x": torch.ones(1)},
+        tmp_path / "other.pth",
+    )
+    with pytest.raises(CheckpointError, match="nothing in it fits"):
+        start_from(new, tmp_path / "other.pth", categories=NEW, config=config.model)
