@@ -30,7 +30,7 @@ from dyhead_det.config.schema import (
 from dyhead_det.contracts import Category, CategoryMap
 from dyhead_det.errors import CheckpointError
 from dyhead_det.models.detectors import build_detector
-from dyhead_det.pretrained import detectron2
+from dyhead_det.pretrained import detectron2, mmdet
 from dyhead_det.pretrained.coco_categories import COCO_CATEGORIES
 
 logger = logging.getLogger(__name__)
