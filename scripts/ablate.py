@@ -241,8 +241,8 @@ def describe(ablation: Ablation) -> str:
         else f"{torch.get_num_threads()} threads of {platform.machine()}, {os.cpu_count()} CPUs"
     )
     return (
-        f"{model.detector.name}, {model.body.name}, {model.channels} channels, {base.data.root}, "
-        f"{length} of batch {base.train.batch_size}, seed {base.seed}; images of "
+        f"{model.detector.name}, {model.backbone.name}, {model.channels} channels, "
+        f"{base.data.root}, {length} of batch {base.train.batch_size}, seed {base.seed}; images of "
         f"{size.short_edge} x {size.long_edge}; {machine}, torch {torch.__version__}. One run a "
         "row: small differences are noise. GMACs are those of the whole detector for one image."
     )

@@ -4,9 +4,9 @@
     OMP_WAIT_POLICY=PASSIVE python scripts/bench_detector.py --threads 2 --compile --out bench
 
 Writes a markdown table per case, and the shares of the parts. All detectors of a case have the
-same body with the same weights, and see the same image with eight boxes. The weights are random,
-the frozen norms hold what they would for such weights, so that numbers have ordinary sizes; an
-untrained detector finds nothing, and the last suppression has little to do.
+same backbone with the same weights, and see the same image with eight boxes. The weights are
+random, the frozen norms hold what they would for such weights, so that numbers have ordinary
+sizes; an untrained detector finds nothing, and the last suppression has little to do.
 """
 
 import argparse
@@ -46,7 +46,7 @@ NUM_CLASSES = 80
 NUM_BOXES = 8
 PARTS = {
     "resize and pad": "network.transform",
-    "body": "network.backbone.body",
+    "backbone": "network.backbone.body",
     "FPN": "network.backbone.fpn",
     "DyHead": "network.backbone.dyhead",
     "proposals": "network.rpn",
@@ -62,9 +62,9 @@ Step = Callable[[], None]
 
 @dataclass(frozen=True)
 class Case:
-    """A detector, its body, and the size of the images, which is also the size they are brought to.
+    """A detector, its backbone, and the size of the images, before and after resizing.
 
-    ``torchvision`` builds the same from torchvision's parts, where that has the body.
+    ``torchvision`` builds the same from torchvision's parts, where that has the backbone.
     """
 
     name: str
@@ -80,7 +80,7 @@ class Case:
 
 
 SMALL = (
-    "model.body.name=mobilenet_v3_large",
+    "model.backbone.name=mobilenet_v3_large",
     "model.channels=96",
     "model.dyhead={num_blocks: 2}",
 )
@@ -163,62 +163,64 @@ def measure(
 def build_contestants(
     case: Case, device: torch.device, *, use_compile: bool
 ) -> dict[str, nn.Module]:
-    """Build the detectors of a case, with the same weights in their bodies."""
+    """Build the detectors of a case, with the same weights in their backbones."""
     height, width = case.size_hw
     sizes = (
         f"model.input.short_edge={min(height, width)}",
         f"model.input.long_edge={max(height, width)}",
-        "model.body.weights=none",
+        "model.backbone.weights=none",
     )
     config = load_config(CONFIGS / case.config, (*case.overrides, *sizes)).model
     plain = config.model_copy(update={"dyhead": None})
-    body = settled_body(plain, case.size_hw)
+    backbone = settled_body(plain, case.size_hw)
     on_torchvision = config.dyhead.model_copy(update={"deform_backend": "torchvision"})
     stock = config.model_copy(update={"dyhead": on_torchvision})
     detectors: dict[str, nn.Module] = {
-        BASELINE: build_ours(stock, body, device, RuntimeConfig(channels_last=False)),
-        WITH_DYHEAD: build_ours(config, body, device, RuntimeConfig()),
+        BASELINE: build_ours(stock, backbone, device, RuntimeConfig(channels_last=False)),
+        WITH_DYHEAD: build_ours(config, backbone, device, RuntimeConfig()),
     }
     if use_compile:
         detectors[f"{WITH_DYHEAD}, compiled"] = build_ours(
-            config, body, device, RuntimeConfig(compile=True)
+            config, backbone, device, RuntimeConfig(compile=True)
         )
-    detectors["without DyHead"] = build_ours(plain, body, device, RuntimeConfig())
+    detectors["without DyHead"] = build_ours(plain, backbone, device, RuntimeConfig())
     if case.has_torchvision:
-        detectors["torchvision's own, without DyHead"] = build_torchvision(plain, body).to(device)
+        detectors["torchvision's own, without DyHead"] = build_torchvision(plain, backbone).to(
+            device
+        )
     return detectors
 
 
 def settled_body(config: ModelConfig, size_hw: tuple[int, int]) -> dict[str, Tensor]:
-    """Return the weights of a fresh body, its norms' statistics those of random images."""
+    """Return the weights of a fresh backbone, its norms' statistics those of random images."""
     torch.manual_seed(0)
-    unfrozen = config.body.model_copy(update={"norm": "normal"})
+    unfrozen = config.backbone.model_copy(update={"norm": "normal"})
     fresh = build_detector(
-        config.model_copy(update={"body": unfrozen}),
+        config.model_copy(update={"backbone": unfrozen}),
         num_classes=NUM_CLASSES,
-        load_body_weights=False,
+        load_backbone_weights=False,
     )
-    body = fresh.backbone.body.train()
-    for module in body.modules():
+    backbone = fresh.backbone.body.train()
+    for module in backbone.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
     with torch.no_grad():
-        body(torch.randn(2, 3, *size_hw))
-    return body.state_dict()
+        backbone(torch.randn(2, 3, *size_hw))
+    return backbone.state_dict()
 
 
 def build_ours(
-    config: ModelConfig, body: dict[str, Tensor], device: torch.device, runtime: RuntimeConfig
+    config: ModelConfig, backbone: dict[str, Tensor], device: torch.device, runtime: RuntimeConfig
 ) -> Detector:
     """Build one of our detectors."""
     torch.manual_seed(0)
-    detector = build_detector(config, num_classes=NUM_CLASSES, load_body_weights=False)
-    detector.backbone.body.load_state_dict(body)
+    detector = build_detector(config, num_classes=NUM_CLASSES, load_backbone_weights=False)
+    detector.backbone.body.load_state_dict(backbone)
     apply_runtime(runtime, detector, device)
     return detector
 
 
-def build_torchvision(config: ModelConfig, body: dict[str, Tensor]) -> nn.Module:
+def build_torchvision(config: ModelConfig, backbone: dict[str, Tensor]) -> nn.Module:
     """Build the detector of `fasterrcnn_resnet50_fpn` or `retinanet_resnet50_fpn`.
 
     From the parts that these take: they themselves freeze norms only with weights to download.
@@ -233,7 +235,7 @@ def build_torchvision(config: ModelConfig, body: dict[str, Tensor]) -> nn.Module
         extra_blocks=None if is_two_stage else LastLevelP6P7(256, 256),
     )
     known = backbone.body.state_dict()
-    backbone.body.load_state_dict({name: body[name] for name in known})
+    backbone.body.load_state_dict({name: backbone[name] for name in known})
     sizes = {"min_size": config.input.short_edge, "max_size": config.input.long_edge}
     network = FasterRCNN if is_two_stage else RetinaNet
     num_classes = NUM_CLASSES + 1 if is_two_stage else NUM_CLASSES

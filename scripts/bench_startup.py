@@ -169,7 +169,7 @@ def write_checkpoint(name: str, folder: Path) -> Path:
     """Save a detector of a shipped configuration with random weights."""
     config = load_config(CONFIGS / f"{name}.yaml")
     categories = CategoryMap(tuple(Category(f"class {i}", i) for i in range(1, 81)))
-    detector = build_detector(config.model, num_classes=80, load_body_weights=False)
+    detector = build_detector(config.model, num_classes=80, load_backbone_weights=False)
     path = folder / f"{name}.pt"
     save_checkpoint(path, Checkpoint(config, categories, detector.state_dict(), 0, {}))
     return path

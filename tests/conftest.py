@@ -60,7 +60,7 @@ def make_config(root: Path | str = ".", **sections) -> RunConfig:
                 "rpn_post_nms_top_n_train": 50,
                 "rpn_post_nms_top_n_test": 50,
             },
-            "body": {"name": "timm/test_resnet", "weights": "none", "norm": "normal"},
+            "backbone": {"name": "timm/test_resnet", "weights": "none", "norm": "normal"},
             "channels": 16,
             "dyhead": {"num_blocks": 1},
             "input": {"short_edge": 64, "long_edge": 64},

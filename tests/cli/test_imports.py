@@ -46,8 +46,8 @@ def run_python(code, cwd):
 
 @pytest.fixture
 def checkpoint(tiny_dataset, tmp_path):
-    config = make_config(tiny_dataset, model={"body": {"name": "resnet18", "weights": "none"}})
-    detector = build_detector(config.model, num_classes=2, load_body_weights=False)
+    config = make_config(tiny_dataset, model={"backbone": {"name": "resnet18", "weights": "none"}})
+    detector = build_detector(config.model, num_classes=2, load_backbone_weights=False)
     categories = CategoryMap((Category("square", 7), Category("circle", 11)))
     path = tmp_path / "tiny.pt"
     save_checkpoint(path, Checkpoint(config, categories, detector.state_dict(), 0, {}))

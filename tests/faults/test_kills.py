@@ -87,7 +87,7 @@ MORE = (
     "data.group_by_aspect_ratio=true",
     "data.sampling={name: repeat_factor, threshold: 0.9}",
     "train.accumulate=2",
-    "train.freeze={body_steps: 4}",
+    "train.freeze={backbone_steps: 4}",
     "train.ema.evaluate_raw=true",
 )
 

@@ -26,19 +26,19 @@ def configs(data: Path) -> dict[str, RunConfig]:
         # Steps of three images and of one: shares of two and one, then one process has nothing.
         "uneven": make_config(
             data,
-            model={"detector": SMALL_DETECTORS["atss"], "body": {"norm": "frozen"}},
+            model={"detector": SMALL_DETECTORS["atss"], "backbone": {"norm": "frozen"}},
             optim=SGD,
             train={**shared, "batch_size": 3, "accumulate": 2, "ema": {"decay": 0.9}},
         ),
         "thawed": make_config(
             data,
-            model={"detector": SMALL_DETECTORS["fasterrcnn"], "body": {"norm": "frozen"}},
+            model={"detector": SMALL_DETECTORS["fasterrcnn"], "backbone": {"norm": "frozen"}},
             optim=SGD,
-            train={**shared, "batch_size": 4, "freeze": {"body_steps": 2}},
+            train={**shared, "batch_size": 4, "freeze": {"backbone_steps": 2}},
         ),
         "norms": make_config(
             data,
-            model={"detector": SMALL_DETECTORS["retinanet"], "body": {"norm": "sync"}},
+            model={"detector": SMALL_DETECTORS["retinanet"], "backbone": {"norm": "sync"}},
             optim=SGD,
             train={**shared, "batch_size": 4},
         ),

@@ -44,7 +44,7 @@ def small_config(root, name, **model):
 
 def save_sharpened(path, config):
     """Save a fresh detector whose heads tell places apart, as those of a trained one do."""
-    detector = build_detector(config.model, num_classes=2, load_body_weights=False)
+    detector = build_detector(config.model, num_classes=2, load_backbone_weights=False)
     for name, module in detector.network.named_modules():
         if name.startswith(("head", "rpn", "roi_heads")) and isinstance(module, LAYERS):
             nn.init.kaiming_normal_(module.weight)
@@ -214,11 +214,11 @@ def test_a_file_that_finds_something_else_is_not_kept(plain_checkpoint, tmp_path
 
 def test_what_cannot_be_exported_is_named_without_a_word_more(tmp_path, capfd):
     config = small_config(tmp_path, "retinanet", dyhead=None)
-    detector = build_detector(config.model, num_classes=2, load_body_weights=False).eval()
+    detector = build_detector(config.model, num_classes=2, load_backbone_weights=False).eval()
     detector.backbone.register_forward_hook(
         lambda module, args, maps: {name: torch.special.bessel_j0(x) for name, x in maps.items()}
     )
-    with pytest.raises(ExportError, match=r"special_bessel_j0.*model\.body\.name") as error:
+    with pytest.raises(ExportError, match=r"special_bessel_j0.*model\.backbone\.name") as error:
         write_graph(detector, tmp_path / "model.onnx", torch.rand(3, 64, 64))
     assert error.value.exit_code == 7
     assert "\n" not in str(error.value)

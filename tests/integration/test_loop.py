@@ -21,7 +21,7 @@ EVERYTHING = {
     "model": {
         "detector": {"name": "atss"},
         "input": {"multi_scale": [64, 96], "long_edge": 128},
-        "body": {"norm": "normal"},
+        "backbone": {"norm": "normal"},
     },
     "optim": {"clip_norm": 1.0, "auto_scale_lr": {"base_batch_size": 6}},
     "train": {
@@ -31,7 +31,7 @@ EVERYTHING = {
         "log_every_steps": 1,
         "ema": {"decay": 0.9, "evaluate_raw": True},
         "early_stopping": {"patience": 9},
-        "freeze": {"body_steps": 4},
+        "freeze": {"backbone_steps": 4},
     },
 }
 

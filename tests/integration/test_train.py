@@ -74,7 +74,7 @@ def test_sgd_with_clipping_and_groups_trains(tiny_dataset, tmp_path):
         "lr": 0.01,
         "clip_norm": 1.0,
         "decay_norms_and_biases": False,
-        "body_lr_factor": 0.1,
+        "backbone_lr_factor": 0.1,
     }
     assert run(make_config(tiny_dataset, optim=optim), tmp_path / "run").num_steps == 6
 

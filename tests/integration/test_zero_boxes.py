@@ -39,7 +39,7 @@ def test_every_loss_is_attached_and_every_parameter_reached(detector, dyhead, nu
             "channels": 32,
         }
     )
-    model = build_detector(config.model, num_classes=2, load_body_weights=False).train()
+    model = build_detector(config.model, num_classes=2, load_backbone_weights=False).train()
     losses = model([torch.rand(3, 64, 64) for _ in range(2)], targets(*numbers_of_boxes), seed=1)
     assert all(torch.isfinite(loss) for loss in losses.values())
     assert all(loss.requires_grad for loss in losses.values())
@@ -57,6 +57,6 @@ def test_without_a_single_proposal_the_losses_are_still_numbers():
     """Torchvision's mean over no proposal is NaN."""
     detector = {**SMALL_DETECTORS["fasterrcnn"], "rpn_score_thresh": 1.0}
     config = make_config(model={"detector": detector})
-    model = build_detector(config.model, num_classes=2, load_body_weights=False).train()
+    model = build_detector(config.model, num_classes=2, load_backbone_weights=False).train()
     losses = model([torch.rand(3, 64, 64)], targets(0), seed=1)
     assert all(torch.isfinite(loss) for loss in losses.values())

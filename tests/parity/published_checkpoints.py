@@ -106,12 +106,12 @@ def authors_keys(model):
     if model != "fasterrcnn":
         for level in (6, 7):
             _conv(keys, f"backbone.backbone.top_block.p{level}", 256, 256, 3)
-    body = "backbone.backbone.bottom_up."
+    backbone = "backbone.backbone.bottom_up."
     if model == "atss_swin_t":
         shape = {"width": 96, "depths": (2, 2, 6, 2), "heads": (3, 6, 12, 24), "window": 7}
-        _swin(keys, body, **shape, style="d2")
+        _swin(keys, backbone, **shape, style="d2")
     else:
-        _resnet50_d2(keys, body)
+        _resnet50_d2(keys, backbone)
     for block in range(6):
         name = f"backbone.dyhead_tower.{block}."
         for view in range(3):

@@ -1,4 +1,4 @@
-"""Bodies, pyramid and DyHead of the published models, written down from their description.
+"""Backbones, pyramid and DyHead of the published models, written down from their description.
 
 Part of `published_reference.py`.
 """
@@ -46,7 +46,7 @@ class Weights:
         return F.layer_norm(x, weight.shape, weight, self[f"{name}.bias"], 1e-5)
 
 
-# --- bodies --------------------------------------------------------------------------------------
+# --- backbones --------------------------------------------------------------------------------
 
 
 def resnet_d2(x, w):

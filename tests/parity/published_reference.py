@@ -181,11 +181,11 @@ def detect_d2(tensors, images, *, short_edge, long_edge):
         mean, std = (103.53, 116.28, 123.675), (1.0, 1.0, 1.0)
         inputs = [normalise(x[:, :, ::-1], mean, std) for x in resized]
     x = pad_batch(inputs, 64 if is_rcnn else 128)
-    body = w.under("backbone.backbone.bottom_up.")
+    backbone = w.under("backbone.backbone.bottom_up.")
     if is_swin:
-        stages = swin(x, body, depths=(2, 2, 6, 2), heads=(3, 6, 12, 24), window=7, style="d2")
+        stages = swin(x, backbone, depths=(2, 2, 6, 2), heads=(3, 6, 12, 24), window=7, style="d2")
     else:
-        stages = resnet_d2(x, body)[0 if is_rcnn else 1 :]
+        stages = resnet_d2(x, backbone)[0 if is_rcnn else 1 :]
     first = 2 if is_rcnn else 3
     neck = w.under("backbone.backbone.")
     maps = fpn(
@@ -226,7 +226,7 @@ def detect_mmdet(tensors, images, *, short_edge, long_edge, resize, swin_shape=N
     """Run one of mmdetection's models; arguments and results as of `detect_d2`.
 
     resize: (H, W, 3) uint8, (H', W') -> uint8, the resizing of the model's data loader.
-    swin_shape: depths, heads and window, where the body is a Swin transformer.
+    swin_shape: depths, heads and window, where the backbone is a Swin transformer.
     """
     w = Weights(tensors)
     is_swin = "backbone.patch_embed.projection.weight" in tensors
@@ -245,11 +245,11 @@ def detect_mmdet(tensors, images, *, short_edge, long_edge, resize, swin_shape=N
             mean, std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
             inputs.append(normalise(resized, mean, std))
     x = pad_batch(inputs, 32 if kernel == 3 else 128)
-    body = w.under("backbone.")
+    backbone = w.under("backbone.")
     if is_swin:
-        stages = swin(x, body, **swin_shape, style="mmdet")
+        stages = swin(x, backbone, **swin_shape, style="mmdet")
     else:
-        stages = resnet_mmdet(x, body, is_caffe)[1:]
+        stages = resnet_mmdet(x, backbone, is_caffe)[1:]
     neck = w.under("neck.0.")
     maps = fpn(
         stages,

@@ -30,7 +30,7 @@ def step(root, batch, detector, *, accumulate, dyhead=None, optim=None, amp="off
         model={
             "detector": SMALL_DETECTORS[detector],
             "channels": 64,
-            "body": {"norm": "frozen"},
+            "backbone": {"norm": "frozen"},
             "dyhead": dyhead,
         },
         optim={"name": "sgd", "lr": 0.1, "momentum": 0.0, "weight_decay": 0.0, **(optim or {})},

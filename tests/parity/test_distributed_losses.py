@@ -27,7 +27,7 @@ def gradients(folder: Path, images: list[int]) -> dict[str, torch.Tensor]:
     """Return the gradients of the first step on the given images."""
     config = make_config(
         folder / "data",
-        model={"detector": {"name": "atss"}, "channels": 64, "body": {"norm": "frozen"}},
+        model={"detector": {"name": "atss"}, "channels": 64, "backbone": {"norm": "frozen"}},
         optim={"name": "sgd", "clip_norm": None},
     )
     run = build_run(config, folder, torch.device("cpu"), is_new=True)

@@ -35,7 +35,7 @@ def meta_tensors(keys):
 def account_for(importer, tensors):
     config, num_classes = importer.describe_model(tensors, source="x.pth")
     with torch.device("meta"):
-        detector = build_detector(config, num_classes=num_classes, load_body_weights=False)
+        detector = build_detector(config, num_classes=num_classes, load_backbone_weights=False)
     table = importer.build_table(config)
     _, account = translate(tensors, table, wanted=detector.state_dict(), source="x.pth")
     return config, num_classes, account
@@ -45,7 +45,7 @@ def account_for(importer, tensors):
 def test_every_key_of_the_authors_models_has_a_place(model):
     tensors = meta_tensors(checkpoints.authors_keys(model))
     config, num_classes, account = account_for(detectron2, tensors)
-    assert (config.detector.name, config.body.name) == AUTHORS[model][1:]
+    assert (config.detector.name, config.backbone.name) == AUTHORS[model][1:]
     assert num_classes == 80
     assert config.dyhead.num_blocks == 6
     assert config.dyhead.coarse_offsets == "flattened"
@@ -70,8 +70,8 @@ def test_the_written_down_keys_are_the_authors(model):
 def test_every_key_of_mmdetections_models_has_a_place(model):
     tensors = meta_tensors(checkpoints.mmdet_keys(model))
     config, num_classes, account = account_for(mmdet, tensors)
-    assert (config.body.name, num_classes) == (MMDET[model], 80)
-    assert config.body.stride_in_1x1 == (model == "r50_caffe")
+    assert (config.backbone.name, num_classes) == (MMDET[model], 80)
+    assert config.backbone.stride_in_1x1 == (model == "r50_caffe")
     assert config.detector.anchor_offset == (0.0 if model == "r50" else 0.5)
     assert config.input.pad_to_multiple == (32 if model == "r50" else None)
     assert account.mapped.keys() | account.dropped.keys() == tensors.keys()
@@ -90,7 +90,7 @@ def test_every_swin_transformer_is_told_by_its_shapes(name):
     }
     tensors = meta_tensors(checkpoints.mmdet_keys("swin_l", swin_shape))
     config, _, account = account_for(mmdet, tensors)
-    assert config.body.name == name
+    assert config.backbone.name == name
     assert account.mapped.keys() | account.dropped.keys() == tensors.keys()
 
 

@@ -15,7 +15,7 @@ from torchvision.models.detection._utils import overwrite_eps
 from torchvision.ops import FrozenBatchNorm2d
 
 from dyhead_det.config.schema import (
-    BodyConfig,
+    BackboneConfig,
     DyHeadConfig,
     FasterRCNNConfig,
     FCOSConfig,
@@ -80,12 +80,12 @@ def as_in_the_published_file(state, name):
 def build(name, categories, **dyhead):
     config = ModelConfig(
         detector=BUILDERS[name][1](name=name),
-        body=BodyConfig(name="resnet50", weights="none"),
+        backbone=BackboneConfig(name="resnet50", weights="none"),
         dyhead=DyHeadConfig(num_blocks=1, **dyhead),
         # Torchvision's own padding; DyHead's would be the coarsest stride.
         input=InputConfig(short_edge=96, long_edge=160, pad_to_multiple=32),
     )
-    return build_detector(config, num_classes=len(categories), load_body_weights=False), config
+    return build_detector(config, num_classes=len(categories), load_backbone_weights=False), config
 
 
 @pytest.mark.slow

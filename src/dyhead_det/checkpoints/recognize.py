@@ -21,7 +21,7 @@ _SIGNS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("a detectron2 RetinaNet without DyHead", ("head.cls_subnet.", "backbone.bottom_up.")),
     ("a detectron2 detector without DyHead", ("backbone.bottom_up.",)),
     ("a model of DyHead's authors without its DyHead", ("backbone.backbone.bottom_up.",)),
-    ("a ResNet body of detectron2 alone", ("stem.conv1.", "res2.0.")),
+    ("a ResNet backbone of detectron2 alone", ("stem.conv1.", "res2.0.")),
     ("a torchvision ResNet classifier", ("layer1.0.conv1.", "fc.")),
     ("a torchvision classifier", ("features.", "classifier.")),
     ("a torchvision Swin classifier", ("features.", "head.", "norm.")),

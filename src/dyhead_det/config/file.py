@@ -59,14 +59,14 @@ def _load(kind: type[AnySection], path: Path, overrides: tuple[str, ...]) -> Any
 def _with_absolute_paths(config: RunConfig) -> RunConfig:
     root = str(Path(config.data.root).expanduser().resolve())
     data = config.data.model_copy(update={"root": root})
-    body = config.model.body
-    if body.weights not in ("imagenet", "none"):
-        weights = str(Path(body.weights).expanduser().resolve())
-        body = body.model_copy(update={"weights": weights})
+    backbone = config.model.backbone
+    if backbone.weights not in ("imagenet", "none"):
+        weights = str(Path(backbone.weights).expanduser().resolve())
+        backbone = backbone.model_copy(update={"weights": weights})
     start = config.model.weights
     if start is not None:
         start = str(Path(start).expanduser().resolve())
-    model = config.model.model_copy(update={"body": body, "weights": start})
+    model = config.model.model_copy(update={"backbone": backbone, "weights": start})
     return config.model_copy(update={"data": data, "model": model})
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-BODY_NAMES = (
+BACKBONE_NAMES = (
     "resnet18",
     "resnet34",
     "resnet50",
@@ -32,7 +32,7 @@ BODY_NAMES = (
     "swin_l_w12",
 )
 
-BOTTLENECK_BODY_NAMES = (
+BOTTLENECK_BACKBONE_NAMES = (
     "resnet50",
     "resnet101",
     "resnet152",
@@ -151,7 +151,7 @@ class InputConfig(Section):
         return self
 
 
-class BodyConfig(Section):
+class BackboneConfig(Section):
     """The image classifier whose stages C2..C5 feed the pyramid.
 
     `norm`: what its batch norms do: keep the pretrained statistics (`frozen`), take those of the
@@ -169,15 +169,17 @@ class BodyConfig(Section):
     @field_validator("name")
     @classmethod
     def _known_name(cls, name: str) -> str:
-        if name in BODY_NAMES or re.fullmatch(r"timm/\S+", name):
+        if name in BACKBONE_NAMES or re.fullmatch(r"timm/\S+", name):
             return name
-        msg = f"{did_you_mean(name, BODY_NAMES)}one of {', '.join(BODY_NAMES)}, timm/<model>"
+        msg = (
+            f"{did_you_mean(name, BACKBONE_NAMES)}one of {', '.join(BACKBONE_NAMES)}, timm/<model>"
+        )
         raise ValueError(msg)
 
     @model_validator(mode="after")
-    def _stride_has_a_place(self) -> "BodyConfig":
-        if self.stride_in_1x1 and self.name not in BOTTLENECK_BODY_NAMES:
-            msg = f"stride_in_1x1: only for {', '.join(BOTTLENECK_BODY_NAMES)}, not {self.name}"
+    def _stride_has_a_place(self) -> "BackboneConfig":
+        if self.stride_in_1x1 and self.name not in BOTTLENECK_BACKBONE_NAMES:
+            msg = f"stride_in_1x1: only for {', '.join(BOTTLENECK_BACKBONE_NAMES)}, not {self.name}"
             raise ValueError(msg)
         return self
 
@@ -292,14 +294,14 @@ DetectorConfig = Annotated[
 
 
 class ModelConfig(Section):
-    """Body -> pyramid of `channels` -> DyHead -> detector.
+    """Backbone -> pyramid of `channels` -> DyHead -> detector.
 
     `compat`: resize, place anchors, pool and choose boxes as the program whose weights are used.
     `weights`: start training from this checkpoint of ours or torchvision's COCO detector.
     """
 
     detector: DetectorConfig
-    body: BodyConfig = BodyConfig()
+    backbone: BackboneConfig = BackboneConfig()
     channels: Count = 256
     dyhead: DyHeadConfig | None = DyHeadConfig()
     input: InputConfig = InputConfig()
@@ -349,7 +351,7 @@ class OptimConfig(Section):
     momentum: Fraction = 0.9
     weight_decay: NonNegative = 1e-4
     decay_norms_and_biases: bool = True
-    body_lr_factor: NonNegative = 1.0
+    backbone_lr_factor: NonNegative = 1.0
     clip_norm: Positive | None = None
 
 
@@ -385,15 +387,15 @@ class EarlyStoppingConfig(Section):
 
 
 class FreezeConfig(Section):
-    """Keep the body as it is for the first epochs or steps of a run."""
+    """Keep the backbone as it is for the first epochs or steps of a run."""
 
-    body_epochs: Count | None = None
-    body_steps: Count | None = None
+    backbone_epochs: Count | None = None
+    backbone_steps: Count | None = None
 
     @model_validator(mode="after")
     def _one_length(self) -> "FreezeConfig":
-        if (self.body_epochs is None) == (self.body_steps is None):
-            msg = "give how long the body is frozen as either `body_epochs` or `body_steps`"
+        if (self.backbone_epochs is None) == (self.backbone_steps is None):
+            msg = "give how long it is frozen as either `backbone_epochs` or `backbone_steps`"
             raise ValueError(msg)
         return self
 
@@ -445,11 +447,11 @@ class EvalConfig(Section):
 class RuntimeConfig(Section):
     """How fast it runs: nothing here changes what is computed, but for the last digits.
 
-    `channels_last`: bodies run 1.1 to 1.4 times faster with it on a CPU, and on tensor cores.
+    `channels_last`: backbones run 1.1 to 1.4 times faster with it on a CPU, and on tensor cores.
     `tf32`: float32 products on tensor cores with ten bits of mantissa; CUDA only.
     `cudnn_benchmark`: try cuDNN's algorithms for every new size; only for images of few sizes.
     `deterministic`: equal bits on CUDA too, slower; on a CPU they are equal anyway.
-    `compile`: torch.compile for body, FPN and DyHead's blocks in training, but not for the fast
+    `compile`: torch.compile for backbone, FPN and DyHead's blocks in training, but not for the fast
     DyHead, which is slower compiled; the first step takes minutes.
     """
 

@@ -78,12 +78,12 @@ def write_graph(detector: Detector, path: Path, image: Tensor) -> None:
                 dynamic_axes=sizes,
             )
     except (RuntimeError, TypeError, ValueError) as error:
-        # The exporter's own errors are RuntimeErrors; the others come from code of a body that
+        # The exporter's own errors are RuntimeErrors; the others come from code of a backbone that
         # takes numbers only, where a traced size is a tensor.
         reason = str(error).strip().partition("\n")[0]
         raise ExportError(
             f"this detector cannot be written as an ONNX graph: {reason}; where that is part of "
-            f"the body, train with another one (`model.body.name`)"
+            f"the backbone, train with another one (`model.backbone.name`)"
         ) from error
 
 

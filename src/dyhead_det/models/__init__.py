@@ -1,1 +1,1 @@
-"""From configuration to detector: bodies, pyramids, detectors and their weights."""
+"""From configuration to detector: backbones, pyramids, detectors and their weights."""

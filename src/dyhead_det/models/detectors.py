@@ -81,7 +81,7 @@ class Detector(nn.Module):
 
     @property
     def backbone(self) -> PyramidBackbone:
-        """Body, FPN and DyHead."""
+        """Backbone, FPN and DyHead."""
         backbone = self.network.backbone
         if not isinstance(backbone, PyramidBackbone):
             msg = f"expected a PyramidBackbone, got {type(backbone).__name__}"
@@ -144,20 +144,22 @@ class Detector(nn.Module):
         )
 
 
-def build_detector(config: ModelConfig, *, num_classes: int, load_body_weights: bool) -> Detector:
+def build_detector(
+    config: ModelConfig, *, num_classes: int, load_backbone_weights: bool
+) -> Detector:
     """Build the detector that a configuration describes.
 
     Args:
         config: The model section of a run.
         num_classes: K, without background.
-        load_body_weights: False where a checkpoint brings all weights.
+        load_backbone_weights: False where a checkpoint brings all weights.
 
     Raises:
-        ConfigError: If the body cannot be built.
-        CheckpointError: If the body's weights cannot be had or do not fit.
+        ConfigError: If the backbone cannot be built.
+        CheckpointError: If the backbone's weights cannot be had or do not fit.
     """
     levels = LEVELS[config.detector.name]
-    backbone = build_pyramid_backbone(config, levels, load_body_weights=load_body_weights)
+    backbone = build_pyramid_backbone(config, levels, load_backbone_weights=load_backbone_weights)
     if config.input.pad_to_multiple is not None:
         size_divisible = config.input.pad_to_multiple
     elif config.dyhead is None:

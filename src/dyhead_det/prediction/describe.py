@@ -68,7 +68,7 @@ def _describe_model(config: RunConfig, names: tuple[str, ...]) -> list[str]:
     classes = f"{len(names)}: {', '.join(names)}" if names else "unknown, no data: counted as 80"
     return [
         f"detector       {model.detector.name}",
-        f"body           {model.body.name}",
+        f"backbone           {model.backbone.name}",
         f"DyHead         {_describe_dyhead(model)}",
         f"classes        {classes}",
     ]

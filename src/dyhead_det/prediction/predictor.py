@@ -211,7 +211,7 @@ def rebuild_detector(
     detector = build_detector(
         checkpoint.config.model,
         num_classes=len(checkpoint.categories),
-        load_body_weights=False,
+        load_backbone_weights=False,
     )
     try:
         detector.load_state_dict(checkpoint.model)

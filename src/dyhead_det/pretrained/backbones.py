@@ -1,4 +1,4 @@
-"""Bodies in published files: which one it is, its input, and the names of Swin's weights."""
+"""Backbones in published files: which one it is, its input, and the names of Swin's weights."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -66,7 +66,7 @@ def recognise_resnet(tensors: Mapping[str, Tensor], *, stem: str, blocks: str, s
     if stem not in tensors or depths not in _RESNET_DEPTHS:
         known = ", ".join([*_RESNET_DEPTHS.values(), *SWIN_SHAPES])
         raise CheckpointError(
-            f"{source}: its body is none of {known}: {stem} is "
+            f"{source}: its backbone is none of {known}: {stem} is "
             f"{'there' if stem in tensors else 'missing'}, its stages have {depths} blocks"
         )
     return _RESNET_DEPTHS[depths]
@@ -100,7 +100,7 @@ def recognise_swin(
 
 
 def swin_rules(style: Literal["detectron2", "mmdet"]) -> list[Rule]:
-    """Return the rules from the names of Swin's authors, or mmdetection's, to `SwinBody`'s."""
+    """Return the rules from the names of Swin's authors, or mmdetection's, to `SwinBackbone`'s."""
     return _SWIN_RULES[style]
 
 

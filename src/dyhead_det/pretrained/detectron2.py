@@ -1,7 +1,7 @@
 """The authors' four models, in detectron2's format: which model a file holds, and its names.
 
 Source: microsoft/DynamicHead and its `configs/`; Faster R-CNN, RetinaNet and ATSS with ResNet or
-Swin bodies.
+Swin backbones.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from torch import Tensor
 from dyhead_det.checkpoints.name_rules import Named, Rule, Table, with_prefix
 from dyhead_det.config.schema import (
     ATSSConfig,
-    BodyConfig,
+    BackboneConfig,
     DetectorConfig,
     DyHeadConfig,
     FasterRCNNConfig,
@@ -32,7 +32,7 @@ from dyhead_det.pretrained.backbones import (
     swin_rules,
 )
 
-BODY = "backbone.backbone.bottom_up."
+BACKBONE = "backbone.backbone.bottom_up."
 FPN = "backbone.backbone."
 OURS = "network."
 
@@ -48,11 +48,11 @@ def describe_model(tensors: Mapping[str, Tensor], *, source: str) -> tuple[Model
     Raises:
         CheckpointError: If it is none of the known ones.
     """
-    body, image_input = _describe_body(tensors, source=source)
+    backbone, image_input = _describe_backbone(tensors, source=source)
     detector, num_classes = _describe_detector(tensors, source=source)
     config = ModelConfig(
         detector=detector,
-        body=body,
+        backbone=backbone,
         channels=num_rows(tensors, f"{FPN}fpn_lateral5.bias", source=source),
         dyhead=DyHeadConfig(
             num_blocks=count_blocks(tensors, "backbone.dyhead_tower."),
@@ -69,9 +69,9 @@ def describe_model(tensors: Mapping[str, Tensor], *, source: str) -> tuple[Model
 def build_table(config: ModelConfig) -> Table:
     """Return the rules for the names of a model's file."""
     finest_level = 2 if isinstance(config.detector, FasterRCNNConfig) else 3
-    body_rules = swin_rules("detectron2") if config.body.name.startswith("swin") else RESNET
+    backbone_rules = swin_rules("detectron2") if config.backbone.name.startswith("swin") else RESNET
     rules = [
-        *with_prefix(BODY, "backbone.body.", body_rules),
+        *with_prefix(BACKBONE, "backbone.body.", backbone_rules),
         *with_prefix(FPN, "backbone.fpn.", _fpn_rules(finest_level)),
         *with_prefix("backbone.dyhead_tower.*.", "backbone.dyhead.blocks.*.", DYHEAD_BLOCK),
         *HEADS[config.detector.name],
@@ -79,24 +79,26 @@ def build_table(config: ModelConfig) -> Table:
     return Table(with_prefix("", OURS, rules), DROPPED, FILLED)
 
 
-def _describe_body(tensors: Mapping[str, Tensor], *, source: str) -> tuple[BodyConfig, InputConfig]:
-    if f"{BODY}patch_embed.proj.weight" in tensors:
+def _describe_backbone(
+    tensors: Mapping[str, Tensor], *, source: str
+) -> tuple[BackboneConfig, InputConfig]:
+    if f"{BACKBONE}patch_embed.proj.weight" in tensors:
         name = recognise_swin(
             tensors,
-            patches=f"{BODY}patch_embed.proj.weight",
-            blocks=f"{BODY}layers.{{stage}}.blocks.*.norm1.weight",
-            bias_table=f"{BODY}layers.0.blocks.0.attn.relative_position_bias_table",
+            patches=f"{BACKBONE}patch_embed.proj.weight",
+            blocks=f"{BACKBONE}layers.{{stage}}.blocks.*.norm1.weight",
+            bias_table=f"{BACKBONE}layers.0.blocks.0.attn.relative_position_bias_table",
             source=source,
         )
         sizes = {"multi_scale": (640, 672, 704, 736, 768, 800)}
-        return BodyConfig(name=name, weights="none"), IMAGENET_INPUT.model_copy(update=sizes)
+        return BackboneConfig(name=name, weights="none"), IMAGENET_INPUT.model_copy(update=sizes)
     name = recognise_resnet(
         tensors,
-        stem=f"{BODY}stem.conv1.weight",
-        blocks=f"{BODY}res{{stage_plus_1}}.*.conv3.weight",
+        stem=f"{BACKBONE}stem.conv1.weight",
+        blocks=f"{BACKBONE}res{{stage_plus_1}}.*.conv3.weight",
         source=source,
     )
-    return BodyConfig(name=name, weights="none", stride_in_1x1=True), CAFFE_INPUT
+    return BackboneConfig(name=name, weights="none", stride_in_1x1=True), CAFFE_INPUT
 
 
 def _describe_detector(tensors: Mapping[str, Tensor], *, source: str) -> tuple[DetectorConfig, int]:
@@ -217,10 +219,10 @@ DROPPED = [
     Named("pixel_std", "part of the configuration"),
     Named("anchor_generator.cell_anchors.*", _CELL_ANCHORS),
     Named("proposal_generator.anchor_generator.cell_anchors.*", _CELL_ANCHORS),
-    Named(f"{BODY}stem.conv1.norm.num_batches_tracked", "counts training steps"),
-    Named(f"{BODY}res*.*.conv*.norm.num_batches_tracked", "counts training steps"),
-    Named(f"{BODY}res*.*.shortcut.norm.num_batches_tracked", "counts training steps"),
-    Named(f"{BODY}layers.*.blocks.*.attn.relative_position_index", "computed from the window"),
+    Named(f"{BACKBONE}stem.conv1.norm.num_batches_tracked", "counts training steps"),
+    Named(f"{BACKBONE}res*.*.conv*.norm.num_batches_tracked", "counts training steps"),
+    Named(f"{BACKBONE}res*.*.shortcut.norm.num_batches_tracked", "counts training steps"),
+    Named(f"{BACKBONE}layers.*.blocks.*.attn.relative_position_index", "computed from the window"),
 ]
 
 FILLED = [

@@ -35,7 +35,7 @@ _ROWS_OF_A_CLASS = {
     "network.head.cls_logits": 1,
 }
 
-_BODY = "network.backbone.body."
+_BACKBONE = "network.backbone.body."
 _STEP_COUNTER = ".num_batches_tracked"
 
 # Under other values of these the same weights compute something else, and no shape tells.
@@ -45,9 +45,9 @@ _MEANINGFUL_KEYS = (
     "detector.anchor_sizes",
     "detector.anchor_ratios",
     "detector.anchor_offset",
-    "body.name",
-    "body.norm",
-    "body.stride_in_1x1",
+    "backbone.name",
+    "backbone.norm",
+    "backbone.stride_in_1x1",
     "input.mean",
     "input.std",
     "dyhead.scheme",
@@ -137,8 +137,10 @@ def start_from(
         ),
     )
     logger.info("%s: %s", path, account)
-    if not any(name.startswith(_BODY) for name in used):
-        logger.warning("%s: nothing in it fits the body, which starts from random weights", path)
+    if not any(name.startswith(_BACKBONE) for name in used):
+        logger.warning(
+            "%s: nothing in it fits the backbone, which starts from random weights", path
+        )
     return account
 
 
@@ -291,7 +293,7 @@ def _torchvision_source(tensors: Mapping[str, Tensor]) -> Source:
         model={
             "compat": "none",
             "detector": {"name": detector},
-            "body": {"stride_in_1x1": False},
+            "backbone": {"stride_in_1x1": False},
             "input": to_plain(InputConfig()),
         },
     )

@@ -77,7 +77,7 @@ def import_weights(source: Path, out: Path, *, format: WeightFormat) -> ImportAc
             f"this looks like {looks_like(content, tensors)}"
         )
     model, num_classes = _describe_model(importer, tensors, source=source)
-    detector = build_detector(model, num_classes=num_classes, load_body_weights=False)
+    detector = build_detector(model, num_classes=num_classes, load_backbone_weights=False)
     state, account = translate(
         tensors,
         importer.build_table(model),
@@ -133,7 +133,7 @@ def published_run(model: ModelConfig) -> RunConfig:
 
 
 def _published_recipe(model: ModelConfig) -> tuple[OptimConfig, ScheduleConfig, TrainConfig]:
-    is_swin = model.body.name.startswith("swin")
+    is_swin = model.backbone.name.startswith("swin")
     if model.compat == "mmdet":
         schedule = ScheduleConfig(warmup_steps=500, milestones=(8 / 12, 11 / 12))
         if is_swin:

@@ -10,7 +10,13 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from dyhead_det.checkpoints.name_rules import Named, Rule, Table, with_prefix
-from dyhead_det.config.schema import ATSSConfig, BodyConfig, DyHeadConfig, InputConfig, ModelConfig
+from dyhead_det.config.schema import (
+    ATSSConfig,
+    BackboneConfig,
+    DyHeadConfig,
+    InputConfig,
+    ModelConfig,
+)
 from dyhead_det.errors import CheckpointError
 from dyhead_det.pretrained.backbones import (
     CAFFE_INPUT,
@@ -45,7 +51,9 @@ def describe_model(tensors: Mapping[str, Tensor], *, source: str) -> tuple[Model
         )
     kernel = tensors["bbox_head.atss_cls.weight"].shape[-1]
     follows_authors = kernel == 1  # as the two that reproduce the authors' settings
-    body, image_input = _describe_body(tensors, follows_authors=follows_authors, source=source)
+    backbone, image_input = _describe_backbone(
+        tensors, follows_authors=follows_authors, source=source
+    )
     config = ModelConfig(
         detector=ATSSConfig(
             name="atss",
@@ -54,7 +62,7 @@ def describe_model(tensors: Mapping[str, Tensor], *, source: str) -> tuple[Model
             topk_by="class_score",
             clip="before_nms",
         ),
-        body=body,
+        backbone=backbone,
         channels=num_rows(tensors, "neck.0.lateral_convs.0.conv.bias", source=source),
         dyhead=DyHeadConfig(
             num_blocks=count_blocks(tensors, "neck.1.dyhead_blocks."),
@@ -70,14 +78,14 @@ def describe_model(tensors: Mapping[str, Tensor], *, source: str) -> tuple[Model
 
 def build_table(config: ModelConfig) -> Table:
     """Return the rules for the names of a model's file."""
-    if config.body.name.startswith("swin"):
-        body_rules = swin_rules("mmdet")
-    elif config.body.stride_in_1x1:  # caffe's weights are for BGR images
-        body_rules = [Rule("conv1.weight", "conv1.weight", flip_channels), *RESNET]
+    if config.backbone.name.startswith("swin"):
+        backbone_rules = swin_rules("mmdet")
+    elif config.backbone.stride_in_1x1:  # caffe's weights are for BGR images
+        backbone_rules = [Rule("conv1.weight", "conv1.weight", flip_channels), *RESNET]
     else:
-        body_rules = RESNET
+        backbone_rules = RESNET
     rules = [
-        *with_prefix("backbone.", "backbone.body.", body_rules),
+        *with_prefix("backbone.", "backbone.body.", backbone_rules),
         *FPN,
         *with_prefix("neck.1.dyhead_blocks.*.", "backbone.dyhead.blocks.*.", DYHEAD_BLOCK),
         *HEAD,
@@ -85,9 +93,9 @@ def build_table(config: ModelConfig) -> Table:
     return Table(with_prefix("", OURS, rules), DROPPED, FILLED)
 
 
-def _describe_body(
+def _describe_backbone(
     tensors: Mapping[str, Tensor], *, follows_authors: bool, source: str
-) -> tuple[BodyConfig, InputConfig]:
+) -> tuple[BackboneConfig, InputConfig]:
     if "backbone.patch_embed.projection.weight" in tensors:
         name = recognise_swin(
             tensors,
@@ -98,7 +106,7 @@ def _describe_body(
         )
         # The original draws any shorter edge from 480 to 1200 in training.
         sizes = {"short_edge": 1200, "long_edge": 2000, "multi_scale": tuple(range(480, 1201, 80))}
-        return BodyConfig(name=name, weights="none"), IMAGENET_INPUT.model_copy(update=sizes)
+        return BackboneConfig(name=name, weights="none"), IMAGENET_INPUT.model_copy(update=sizes)
     name = recognise_resnet(
         tensors,
         stem="backbone.conv1.weight",
@@ -106,10 +114,12 @@ def _describe_body(
         source=source,
     )
     if follows_authors:
-        caffe_body = BodyConfig(name=name, weights="none", frozen_stages=1, stride_in_1x1=True)
-        return caffe_body, CAFFE_INPUT
+        caffe_backbone = BackboneConfig(
+            name=name, weights="none", frozen_stages=1, stride_in_1x1=True
+        )
+        return caffe_backbone, CAFFE_INPUT
     image_input = IMAGENET_INPUT.model_copy(update={"resize": "cv2", "pad_to_multiple": 32})
-    return BodyConfig(name=name, weights="none", frozen_stages=1), image_input
+    return BackboneConfig(name=name, weights="none", frozen_stages=1), image_input
 
 
 RESNET = [

@@ -34,26 +34,26 @@ def scaled_lr(config: OptimConfig, *, batch_size: int) -> float:
 
 
 def build_optimizer(
-    config: OptimConfig, model: nn.Module, *, body: nn.Module, lr: float
+    config: OptimConfig, model: nn.Module, *, backbone: nn.Module, lr: float
 ) -> torch.optim.Optimizer:
     """Build SGD or AdamW over every parameter that trains.
 
-    Up to four groups: parameters of the body take `lr * body_lr_factor`, and norms and biases
-    (parameters of one dimension) take no weight decay unless `decay_norms_and_biases`.
+    Up to four groups: parameters of the backbone take `lr * backbone_lr_factor`, and norms and
+    biases (parameters of one dimension) take no weight decay unless `decay_norms_and_biases`.
     """
-    body_ids = {id(parameter) for parameter in body.parameters()}
+    backbone_ids = {id(parameter) for parameter in backbone.parameters()}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         if parameter.requires_grad:
             is_decayed = config.decay_norms_and_biases or parameter.ndim > 1
-            groups.setdefault((id(parameter) in body_ids, is_decayed), []).append(parameter)
+            groups.setdefault((id(parameter) in backbone_ids, is_decayed), []).append(parameter)
     settings: list[dict[str, Any]] = [
         {
             "params": parameters,
-            "lr": lr * (config.body_lr_factor if is_body else 1.0),
+            "lr": lr * (config.backbone_lr_factor if is_backbone else 1.0),
             "weight_decay": config.weight_decay if is_decayed else 0.0,
         }
-        for (is_body, is_decayed), parameters in groups.items()
+        for (is_backbone, is_decayed), parameters in groups.items()
     ]
     if config.name == "sgd":
         return torch.optim.SGD(settings, momentum=config.momentum)

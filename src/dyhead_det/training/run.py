@@ -36,7 +36,7 @@ from dyhead_det.reporting.metrics_file import MetricsFile, keep_rows
 from dyhead_det.reporting.stopwatch import Stopwatch
 from dyhead_det.training.early_stopping import Patience
 from dyhead_det.training.ema import build_ema
-from dyhead_det.training.frozen_backbone import FrozenBody
+from dyhead_det.training.frozen_backbone import BackboneFreezer
 from dyhead_det.training.optim import LearningRate, build_optimizer, scaled_lr
 from dyhead_det.training.run_folder import BEST, LAST, METRICS
 
@@ -84,7 +84,7 @@ class Run:
     steps_per_epoch: int
     num_steps: int
     metrics_file: MetricsFile
-    frozen_body: FrozenBody
+    frozen_backbone: BackboneFreezer
     ema: AveragedModel | None
     patience: Patience | None
 
@@ -170,7 +170,7 @@ def build_run(
     detector = build_detector(
         config.model,
         num_classes=len(train_data.categories),
-        load_body_weights=is_new and config.model.weights is None,
+        load_backbone_weights=is_new and config.model.weights is None,
     )
     if is_new and config.model.weights is not None:
         start_from(
@@ -183,7 +183,7 @@ def build_run(
     optimizer = build_optimizer(
         config.optim,
         detector,
-        body=detector.backbone.body,
+        backbone=detector.backbone.body,
         lr=scaled_lr(config.optim, batch_size=config.train.batch_size),
     )
     num_samples = samples_per_epoch(len(train_data), image_counts(config.data.sampling, train_data))
@@ -202,20 +202,22 @@ def build_run(
         scaler=torch.amp.GradScaler(device.type, enabled=config.train.amp == "fp16"),
         steps_per_epoch=steps_per_epoch,
         num_steps=num_steps,
-        frozen_body=_frozen_body(config.train.freeze, detector, steps_per_epoch=steps_per_epoch),
+        frozen_backbone=_frozen_backbone(
+            config.train.freeze, detector, steps_per_epoch=steps_per_epoch
+        ),
         ema=None if config.train.ema is None else build_ema(config.train.ema, detector),
         patience=_patience(config.train.early_stopping),
         metrics_file=MetricsFile(out / METRICS),
     )
 
 
-def _frozen_body(
+def _frozen_backbone(
     config: FreezeConfig | None, detector: Detector, *, steps_per_epoch: int
-) -> FrozenBody:
+) -> BackboneFreezer:
     num_steps = 0
     if config is not None:
-        num_steps = config.body_steps or (config.body_epochs or 0) * steps_per_epoch
-    return FrozenBody(detector.backbone.body, num_steps=num_steps)
+        num_steps = config.backbone_steps or (config.backbone_epochs or 0) * steps_per_epoch
+    return BackboneFreezer(detector.backbone.body, num_steps=num_steps)
 
 
 def _patience(config: EarlyStoppingConfig | None) -> Patience | None:

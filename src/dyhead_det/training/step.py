@@ -41,7 +41,7 @@ def train_step(run: Run, images: list[Tensor], targets: list[Target]) -> tuple[f
     """
     seed = mix_seeds(run.config.seed, run.step)
     lr = run.learning_rate.set(run.step)
-    if run.frozen_body.set(run.step):
+    if run.frozen_backbone.set(run.step):
         run.network = run.detector
         run.network = parallel(run.detector)
     run.optimizer.zero_grad(set_to_none=True)

@@ -78,8 +78,8 @@ def test_all_problems_of_a_file_are_told_at_once(write):
         ("model.detector.name=retina", "model.detector.name: \"retina\" is none of 'fasterrcnn'"),
         ("model.detector={}", "model.detector.name: missing"),
         (
-            "model.body.name=resnet5",
-            'model.body.name: "resnet5" is unknown; did you mean \'resnet5',
+            "model.backbone.name=resnet5",
+            'model.backbone.name: "resnet5" is unknown; did you mean \'resnet5',
         ),
         ("train.batch_size=yes", 'train.batch_size: "yes" is not a valid integer'),
         ("train.batch_size=2.0", "train.batch_size: 2.0 is not a valid integer"),
@@ -90,7 +90,10 @@ def test_all_problems_of_a_file_are_told_at_once(write):
         ("model.detector.anchor_sizes=[[3]]", "model.detector.anchor_sizes: one list per level"),
         ("model.input.multi_scale=[600]", "model.input.multi_scale: must hold short_edge 800"),
         ("train.accumulate=17", "train.accumulate: at most one part per image of `batch_size`, 16"),
-        ("train.freeze={}", "train.freeze: give how long the body is frozen as either `body_ep"),
+        (
+            "train.freeze={}",
+            "train.freeze: give how long it is frozen as either `backbone_ep",
+        ),
         ("train.early_stopping={}", "train.early_stopping: needs validation data; give data.val"),
         ("train.ema.decay=1.0", "train.ema.decay: 1.0 is not less than 1"),
         ("data.sampling.name=lvis", "data.sampling.name: \"lvis\" is none of 'uniform', 'repeat_"),
@@ -142,9 +145,9 @@ def test_an_override_may_open_a_section(write):
 
 def test_paths_are_made_absolute(write, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    config = load_config(write(MINIMAL), ("data.root=photos", "model.body.weights=w.pth"))
+    config = load_config(write(MINIMAL), ("data.root=photos", "model.backbone.weights=w.pth"))
     assert config.data.root == str(tmp_path / "photos")
-    assert config.model.body.weights == str(tmp_path / "w.pth")
+    assert config.model.backbone.weights == str(tmp_path / "w.pth")
 
 
 def test_changed_keys_names_what_differs_without_what_is_harmless(write):

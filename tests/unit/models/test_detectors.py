@@ -15,7 +15,7 @@ IMAGES = [torch.rand(3, 60, 64), torch.rand(3, 50, 40)]
 
 def build(num_classes=3, **model):
     return build_detector(
-        make_config(model=model).model, num_classes=num_classes, load_body_weights=False
+        make_config(model=model).model, num_classes=num_classes, load_backbone_weights=False
     )
 
 
@@ -152,13 +152,13 @@ def test_without_dyhead_it_is_torchvisions_detector(name, builder, first_label, 
     config = make_config(
         model={
             "detector": {"name": name, threshold: 0.0},
-            "body": {"name": "resnet50", "weights": "none", "norm": "normal"},
+            "backbone": {"name": "resnet50", "weights": "none", "norm": "normal"},
             "channels": 256,
             "dyhead": None,
             "input": {"short_edge": 64, "long_edge": 96},
         }
     )
-    ours = build_detector(config.model, num_classes=3, load_body_weights=False)
+    ours = build_detector(config.model, num_classes=3, load_backbone_weights=False)
     ours.network.load_state_dict(theirs.state_dict())
     (theirs.roi_heads if name == "fasterrcnn" else theirs).score_thresh = 0.0
 

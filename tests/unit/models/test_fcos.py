@@ -5,7 +5,13 @@ import torch
 from torch import Tensor
 from torchvision.models.detection import FCOS, fcos_resnet50_fpn
 
-from dyhead_det.config.schema import BodyConfig, DyHeadConfig, FCOSConfig, InputConfig, ModelConfig
+from dyhead_det.config.schema import (
+    BackboneConfig,
+    DyHeadConfig,
+    FCOSConfig,
+    InputConfig,
+    ModelConfig,
+)
 from dyhead_det.models.detectors import Detector, build_detector
 
 IMAGES = [torch.linspace(0, 1, 3 * 96 * 128).view(3, 96, 128), torch.full((3, 120, 90), 0.3)]
@@ -19,17 +25,17 @@ TARGETS = [target((10, 12, 70, 60), (50, 40, 120, 90)), target()]
 
 
 def build(
-    body: str, *, channels: int = 256, dyhead: DyHeadConfig | None = None, **settings: float
+    backbone: str, *, channels: int = 256, dyhead: DyHeadConfig | None = None, **settings: float
 ) -> Detector:
     torch.manual_seed(0)
     config = ModelConfig(
         detector=FCOSConfig(name="fcos", **settings),
-        body=BodyConfig(name=body, weights="none", norm="normal"),
+        backbone=BackboneConfig(name=backbone, weights="none", norm="normal"),
         channels=channels,
         dyhead=dyhead,
         input=InputConfig(short_edge=96, long_edge=160),
     )
-    return build_detector(config, num_classes=3, load_body_weights=False)
+    return build_detector(config, num_classes=3, load_backbone_weights=False)
 
 
 def test_the_same_weights_give_torchvisions_losses_and_detections() -> None:

@@ -72,7 +72,7 @@ def test_a_detector_resizes_and_samples_by_the_seeds(compat):
     config = make_config(
         model={"input": {"multi_scale": [64, 96, 128], "long_edge": 256}, "compat": compat}
     )
-    detector = build_detector(config.model, num_classes=2, load_body_weights=False)
+    detector = build_detector(config.model, num_classes=2, load_backbone_weights=False)
     images = [torch.rand(3, 64, 64) for _ in range(2)]
     boxes = [
         {"boxes": torch.tensor([[5.0, 5, 40, 40]]), "labels": torch.tensor([1]), "image_id": n}

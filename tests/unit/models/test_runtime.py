@@ -46,11 +46,11 @@ def small_detector(backend="gather", norm="frozen"):
     torch.manual_seed(0)
     config = make_config(
         model={
-            "body": {"norm": norm},
+            "backbone": {"norm": norm},
             "dyhead": {"num_blocks": 1, "deform_backend": backend, "zero_init_offsets": False},
         }
     )
-    return build_detector(config.model, num_classes=2, load_body_weights=False)
+    return build_detector(config.model, num_classes=2, load_backbone_weights=False)
 
 
 def pyramid_and_gradients(detector, images):
@@ -187,7 +187,7 @@ def test_a_missing_compiler_is_one_line_before_the_first_step(monkeypatch):
 
 def test_the_stacked_scheme_runs_channels_last_too():
     config = make_config(model={"dyhead": {"num_blocks": 1, "scheme": "stacked"}})
-    detector = build_detector(config.model, num_classes=2, load_body_weights=False).eval()
+    detector = build_detector(config.model, num_classes=2, load_backbone_weights=False).eval()
     image = torch.rand(3, 64, 64)
     expected = detector([image])[0]["scores"]
     apply_runtime(RuntimeConfig(tf32=False), detector, CPU)

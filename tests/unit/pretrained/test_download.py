@@ -57,10 +57,10 @@ class Server:
             )
         else:
             handler.send_response(200)
-        body = self.content[start:]
-        handler.send_header("Content-Length", str(len(body)))
+        backbone = self.content[start:]
+        handler.send_header("Content-Length", str(len(backbone)))
         handler.end_headers()
-        handler.wfile.write(body[: self.breaks_after])
+        handler.wfile.write(backbone[: self.breaks_after])
 
 
 @pytest.fixture

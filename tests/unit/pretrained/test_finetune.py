@@ -33,7 +33,9 @@ CLASS_LAYERS = {
 def build(name, categories, **model):
     config = make_config(model={"detector": {"name": name}, "channels": 32, **model})
     torch.manual_seed(len(categories))
-    detector = build_detector(config.model, num_classes=len(categories), load_body_weights=False)
+    detector = build_detector(
+        config.model, num_classes=len(categories), load_backbone_weights=False
+    )
     return config, detector
 
 
@@ -84,12 +86,12 @@ def test_a_body_that_starts_at_random_is_warned_of(tmp_path, caplog):
     config, old = build("atss", OLD)
     state = old.state_dict()
     save_checkpoint(tmp_path / "old.pt", Checkpoint(config, OLD, state, step=1, metrics={}))
-    config, new = build("atss", NEW, body={"name": "resnet18", "weights": "none"})
+    config, new = build("atss", NEW, backbone={"name": "resnet18", "weights": "none"})
     logging.getLogger("dyhead_det").propagate = True
     with caplog.at_level(logging.WARNING):
         start_from(new, tmp_path / "old.pt", categories=NEW, config=config.model)
-    assert "nothing in it fits the body" in caplog.text
-    assert "other values of body.name" in caplog.text
+    assert "nothing in it fits the backbone" in caplog.text
+    assert "other values of backbone.name" in caplog.text
 
 
 def test_what_does_not_fit_is_refused(tmp_path):

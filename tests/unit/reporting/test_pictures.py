@@ -24,7 +24,7 @@ from conftest import make_config
 @pytest.fixture
 def detector():
     model = make_config(model={"input": {"short_edge": 64, "long_edge": 64}}).model
-    return build_detector(model, num_classes=2, load_body_weights=False).train()
+    return build_detector(model, num_classes=2, load_backbone_weights=False).train()
 
 
 def batch_inside(detector, images, targets):
@@ -72,7 +72,7 @@ def test_images_without_pixels_are_not_the_batch(detector):
     assert caught == []
 
 
-def test_the_batch_that_is_shown_is_that_of_the_body(detector):
+def test_the_batch_that_is_shown_is_that_of_the_backbone(detector):
     seen = []
     detector.backbone.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
     images = [torch.rand(3, 50, 70)]

@@ -12,7 +12,7 @@ from conftest import make_config
 
 @pytest.fixture
 def detector():
-    return build_detector(make_config().model, num_classes=2, load_body_weights=False)
+    return build_detector(make_config().model, num_classes=2, load_backbone_weights=False)
 
 
 def move(detector, value):

@@ -14,14 +14,14 @@ from dyhead_det.training.optim import (
 
 
 def model():
-    body = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
-    return nn.ModuleDict({"body": body, "head": nn.Linear(2, 2)})
+    backbone = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+    return nn.ModuleDict({"backbone": backbone, "head": nn.Linear(2, 2)})
 
 
 def groups_of(**settings):
     network = model()
     config = OptimConfig(**settings)
-    optimizer = build_optimizer(config, network, body=network["body"], lr=config.lr)
+    optimizer = build_optimizer(config, network, backbone=network["backbone"], lr=config.lr)
     return optimizer, [
         (sorted(tuple(p.shape) for p in group["params"]), group["lr"], group["weight_decay"])
         for group in optimizer.param_groups
@@ -35,7 +35,7 @@ def test_norms_and_biases_decay_unless_told_otherwise():
 
 def test_the_body_has_its_own_rate_and_norms_and_biases_need_not_decay():
     _, groups = groups_of(
-        lr=0.1, weight_decay=0.01, body_lr_factor=0.1, decay_norms_and_biases=False
+        lr=0.1, weight_decay=0.01, backbone_lr_factor=0.1, decay_norms_and_biases=False
     )
     assert sorted(groups, key=lambda group: group[1:]) == [
         ([(2,), (2,), (2,)], pytest.approx(0.01), 0.0),
@@ -47,8 +47,8 @@ def test_the_body_has_its_own_rate_and_norms_and_biases_need_not_decay():
 
 def test_frozen_parameters_are_left_out():
     network = model()
-    network["body"].requires_grad_(False)
-    optimizer = build_optimizer(OptimConfig(), network, body=network["body"], lr=0.1)
+    network["backbone"].requires_grad_(False)
+    optimizer = build_optimizer(OptimConfig(), network, backbone=network["backbone"], lr=0.1)
     assert sum(len(group["params"]) for group in optimizer.param_groups) == 2
 
 
@@ -97,7 +97,7 @@ def test_warm_up_counts_steps_so_that_epochs_of_one_batch_leave_it():
 
 
 def test_setting_a_rate_keeps_the_ratio_of_the_groups():
-    optimizer, _ = groups_of(lr=0.1, body_lr_factor=0.5)
+    optimizer, _ = groups_of(lr=0.1, backbone_lr_factor=0.5)
     rate = LearningRate(ScheduleConfig(warmup_steps=10, warmup_factor=0.0), optimizer, num_steps=99)
     assert rate.set(5) == pytest.approx(0.05)
     assert sorted(group["lr"] for group in optimizer.param_groups) == pytest.approx([0.025, 0.05])

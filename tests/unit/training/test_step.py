@@ -94,16 +94,16 @@ def test_fp16_gradients_that_overflow_by_any_factor_end_the_run(
         train_step(run, *batch)
 
 
-def test_a_frozen_body_stays_bit_for_bit_and_then_trains(tiny_dataset, batch):
-    run = new_run(tiny_dataset, freeze={"body_steps": 1})
+def test_a_frozen_backbone_stays_bit_for_bit_and_then_trains(tiny_dataset, batch):
+    run = new_run(tiny_dataset, freeze={"backbone_steps": 1})
     num_groups, before = len(run.optimizer.param_groups), weights(run)
-    is_body = "network.backbone.body."
+    is_backbone = "network.backbone.body."
     train_step(run, *batch)
     after = weights(run)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
-    assert not any(name.startswith(is_body) for name in changed)
+    assert not any(name.startswith(is_backbone) for name in changed)
     run.step = 1
     train_step(run, *batch)
-    assert any(not torch.equal(x, after[n]) for n, x in weights(run).items() if is_body in n)
+    assert any(not torch.equal(x, after[n]) for n, x in weights(run).items() if is_backbone in n)
     assert len(run.optimizer.param_groups) == num_groups

@@ -17,9 +17,9 @@ from torchvision.models import ResNet
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from dyhead_det.checkpoints.state_dicts import load_into, read_state_dict
-from dyhead_det.config.schema import BodyConfig
+from dyhead_det.config.schema import BackboneConfig
 from dyhead_det.errors import CheckpointError, ConfigError
-from dyhead_det.models.backbones.swin import SWIN_SHAPES, SwinBody, SwinStages
+from dyhead_det.models.backbones.swin import SWIN_SHAPES, SwinBackbone, SwinStages
 from dyhead_det.models.backbones.sync_norm import share_batch_norms
 from dyhead_det.ops.frozen_norm import OnePassFrozenBatchNorm2d
 
@@ -41,8 +41,8 @@ _STAGE_ENDS = {
 }
 
 
-def build_body(
-    config: BodyConfig, *, stage_names: tuple[str, ...], load_weights: bool
+def build_backbone(
+    config: BackboneConfig, *, stage_names: tuple[str, ...], load_weights: bool
 ) -> nn.Module:
     """Build a module that maps images (B, 3, H, W) to a dict of C2..C5, each (B, C_l, H_l, W_l).
 
@@ -56,35 +56,37 @@ def build_body(
         CheckpointError: If the weights cannot be had or do not fit.
     """
     if load_weights and config.weights == "none" and config.norm == "frozen":
-        logger.warning("model.body: norm `frozen` with weights `none` normalises nothing")
+        logger.warning("model.backbone: norm `frozen` with weights `none` normalises nothing")
     if config.name.startswith("timm/"):
-        body = _build_timm_body(config, load_weights=load_weights)
+        backbone = _build_timm_backbone(config, load_weights=load_weights)
     else:
-        body = _build_torchvision_body(config, stage_names=stage_names, load_weights=load_weights)
-    _freeze_stages(body, config.frozen_stages)
-    _freeze_batch_norms(body, all_of_them=config.norm == "frozen")
+        backbone = _build_torchvision_backbone(
+            config, stage_names=stage_names, load_weights=load_weights
+        )
+    _freeze_stages(backbone, config.frozen_stages)
+    _freeze_batch_norms(backbone, all_of_them=config.norm == "frozen")
     if config.norm == "sync":
-        share_batch_norms(body)
-    return body
+        share_batch_norms(backbone)
+    return backbone
 
 
-def measure_channels(body: nn.Module) -> dict[str, int]:
+def measure_channels(backbone: nn.Module) -> dict[str, int]:
     """Return the number of channels of every stage.
 
     Raises:
         ConfigError: If the strides are not 4, 8, 16 and 32.
     """
     with torch.no_grad():
-        maps = _probe(body)
+        maps = _probe(backbone)
     strides = {name: 64 // x.shape[-1] for name, x in maps.items()}
     if strides != STAGE_STRIDES:
-        msg = f"model.body.name: needs maps of strides {STAGE_STRIDES}, this body has {strides}"
+        msg = f"model.backbone.name: needs maps of strides {STAGE_STRIDES}, this one has {strides}"
         raise ConfigError(msg)
     return {name: x.shape[1] for name, x in maps.items()}
 
 
-def _build_torchvision_body(
-    config: BodyConfig, *, stage_names: tuple[str, ...], load_weights: bool
+def _build_torchvision_backbone(
+    config: BackboneConfig, *, stage_names: tuple[str, ...], load_weights: bool
 ) -> nn.Module:
     ends, classifier_only = _STAGE_ENDS[config.name[:4]]
     if config.name in SWIN_SHAPES:
@@ -102,7 +104,7 @@ def _build_torchvision_body(
             tensors, source = read_state_dict(Path(config.weights)), config.weights
         load_into(extractor, tensors, source=source, ignored=classifier_only)
     if isinstance(extractor, SwinStages):
-        return SwinBody(extractor, shape=SWIN_SHAPES[config.name], stage_names=stage_names)
+        return SwinBackbone(extractor, shape=SWIN_SHAPES[config.name], stage_names=stage_names)
     return extractor
 
 
@@ -115,7 +117,7 @@ def _move_stride_to_1x1(resnet: ResNet) -> None:
         stage[0].conv1.stride, stage[0].conv2.stride = (2, 2), (1, 1)
 
 
-class TimmBody(nn.Module):
+class TimmBackbone(nn.Module):
     """The four stages of a timm `features_only` model."""
 
     def __init__(self, network: nn.Module, *, is_channels_last: bool) -> None:
@@ -131,22 +133,22 @@ class TimmBody(nn.Module):
         return dict(zip(STAGE_STRIDES, maps, strict=True))
 
 
-def _build_timm_body(config: BodyConfig, *, load_weights: bool) -> nn.Module:
+def _build_timm_backbone(config: BackboneConfig, *, load_weights: bool) -> nn.Module:
     if importlib.util.find_spec("timm") is None:
-        msg = f"model.body.name: {config.name} needs timm: pip install 'dyhead-det[timm]'"
+        msg = f"model.backbone.name: {config.name} needs timm: pip install 'dyhead-det[timm]'"
         raise ConfigError(msg)
     import timm  # noqa: PLC0415 - an extra
 
     name = config.name.removeprefix("timm/")
     if not timm.is_model(name):
         near = timm.list_models(f"*{name.split('.')[0][:12]}*")[:5]
-        msg = f"model.body.name: timm has no model {name!r}; near: {', '.join(near) or 'none'}"
+        msg = f"model.backbone.name: timm has no model {name!r}; near: {', '.join(near) or 'none'}"
         raise ConfigError(msg)
     with torch.device("meta"):
         info = _create_timm_network(name, features_only=True).feature_info
     reductions = info.reduction()
     if not set(STAGE_STRIDES.values()) <= set(reductions):
-        msg = f"model.body.name: needs maps of strides 4, 8, 16 and 32, {name} has {reductions}"
+        msg = f"model.backbone.name: needs maps of strides 4, 8, 16 and 32, {name} has {reductions}"
         raise ConfigError(msg)
     indices = tuple(reductions.index(stride) for stride in STAGE_STRIDES.values())
     weights = _timm_weights(config, name, load_weights=load_weights)
@@ -157,7 +159,9 @@ def _build_timm_body(config: BodyConfig, *, load_weights: bool) -> nn.Module:
         raise CheckpointError(_cannot_download(f"timm/{name}", "timm's hub", error)) from error
     with torch.no_grad():
         first = network.eval()(torch.zeros(1, 3, 64, 64))[0]
-    return TimmBody(network.train(), is_channels_last=first.shape[1] != info.channels()[indices[0]])
+    return TimmBackbone(
+        network.train(), is_channels_last=first.shape[1] != info.channels()[indices[0]]
+    )
 
 
 def _create_timm_network(name: str, **keywords: object) -> Any:  # noqa: ANN401 - timm is not typed
@@ -172,7 +176,7 @@ def _create_timm_network(name: str, **keywords: object) -> Any:  # noqa: ANN401 
         return timm.create_model(name, **keywords)
 
 
-def _timm_weights(config: BodyConfig, name: str, *, load_weights: bool) -> dict[str, object]:
+def _timm_weights(config: BackboneConfig, name: str, *, load_weights: bool) -> dict[str, object]:
     """Return the keywords that make timm load the weights; check a local file against the model.
 
     timm drops what does not fit without a word, so the keys are compared here.
@@ -194,8 +198,8 @@ def _download_imagenet_weights(name: str) -> dict[str, Tensor]:
     """Return torchvision's first ImageNet weights of a classifier, as its own detectors use."""
     if name in SWIN_SHAPES and name not in torchvision.models.list_models():
         msg = (
-            f"torchvision has no ImageNet weights of {name}; set model.body.weights to a file with "
-            "torchvision's names, or to `none`"
+            f"torchvision has no ImageNet weights of {name}; set model.backbone.weights to a file "
+            "with torchvision's names, or to `none`"
         )
         raise CheckpointError(msg)
     weights = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
@@ -210,13 +214,13 @@ def _cannot_download(name: str, source: str, error: Exception) -> str:
     reason = str(error).strip().splitlines()[0]
     return (
         f"cannot download the ImageNet weights of {name} from {source}: {reason}; fetch the file "
-        "elsewhere and set model.body.weights to its path, or to `none`"
+        "elsewhere and set model.backbone.weights to its path, or to `none`"
     )
 
 
-def _freeze_batch_norms(body: nn.Module, *, all_of_them: bool) -> None:
+def _freeze_batch_norms(backbone: nn.Module, *, all_of_them: bool) -> None:
     """Turn batch norms, all or those of frozen stages, into fixed scales and shifts, in place."""
-    for name, module in list(body.named_modules()):
+    for name, module in list(backbone.named_modules()):
         if not isinstance(module, nn.BatchNorm2d):
             continue
         if not all_of_them and module.weight.requires_grad:
@@ -229,26 +233,26 @@ def _freeze_batch_norms(body: nn.Module, *, all_of_them: bool) -> None:
 
             frozen = freeze_batch_norm_2d(module)
         parent, _, child = name.rpartition(".")
-        setattr(body.get_submodule(parent), child, frozen)
+        setattr(backbone.get_submodule(parent), child, frozen)
 
 
-def _freeze_stages(body: nn.Module, num_frozen: int) -> None:
+def _freeze_stages(backbone: nn.Module, num_frozen: int) -> None:
     """Stop the training of the first stages; the stem counts with the first.
 
     A parameter belongs to the first stage whose map depends on it, whatever the family.
     """
     if num_frozen == 0:
         return
-    parameters = list(body.parameters())
-    last_frozen = list(_probe(body).values())[num_frozen - 1]
+    parameters = list(backbone.parameters())
+    last_frozen = list(_probe(backbone).values())[num_frozen - 1]
     gradients = torch.autograd.grad(last_frozen.sum(), parameters, allow_unused=True)
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.requires_grad_(gradient is None)
 
 
-def _probe(body: nn.Module) -> dict[str, Tensor]:
+def _probe(backbone: nn.Module) -> dict[str, Tensor]:
     """Return the maps of a small black image, leaving statistics and mode as they were."""
-    was_training = body.training
-    maps: dict[str, Tensor] = body.eval()(torch.zeros(1, 3, 64, 64))
-    body.train(was_training)
+    was_training = backbone.training
+    maps: dict[str, Tensor] = backbone.eval()(torch.zeros(1, 3, 64, 64))
+    backbone.train(was_training)
     return maps

@@ -19,7 +19,7 @@ from torchvision.ops.feature_pyramid_network import (
 from dyhead_det.config.schema import DyHeadConfig, ModelConfig
 from dyhead_det.dyhead.head import DyHead
 from dyhead_det.dyhead.stacked import StackedDyHead
-from dyhead_det.models.backbones.build import build_body, measure_channels
+from dyhead_det.models.backbones.build import build_backbone, measure_channels
 from dyhead_det.models.backbones.swin import always_shift_windows
 from dyhead_det.models.compat.layers import LastLevelP6P7WithoutReLU, use_batch_norm_kernel
 
@@ -85,10 +85,12 @@ class PyramidBackbone(nn.Module):
 
 
 def build_pyramid_backbone(
-    config: ModelConfig, levels: Levels, *, load_body_weights: bool
+    config: ModelConfig, levels: Levels, *, load_backbone_weights: bool
 ) -> PyramidBackbone:
     """Build the backbone of a detector that works on the given levels."""
-    body = build_body(config.body, stage_names=levels.stages, load_weights=load_body_weights)
+    body = build_backbone(
+        config.backbone, stage_names=levels.stages, load_weights=load_backbone_weights
+    )
     channels = measure_channels(body)
     fpn = FeaturePyramidNetwork(
         in_channels_list=[channels[name] for name in levels.stages],

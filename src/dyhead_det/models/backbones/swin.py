@@ -64,7 +64,7 @@ class SwinStages(nn.Module):
         return maps
 
 
-class SwinBody(nn.Module):
+class SwinBackbone(nn.Module):
     """Swin's stages, (B, H, W, C) inside, with a LayerNorm on each map that is used.
 
     The norms are those of the official detection code: Swin normalises before a block, so that
@@ -157,9 +157,9 @@ class AlwaysShiftedWindowAttention(ShiftedWindowAttention):  # type: ignore[misc
         return windows.transpose(2, 3).reshape(shape)
 
 
-def always_shift_windows(body: nn.Module) -> None:
-    """Let all shifted windows of a Swin body be shifted, on small maps too, in place."""
-    for name, module in list(body.named_modules()):
+def always_shift_windows(backbone: nn.Module) -> None:
+    """Let all shifted windows of a Swin backbone be shifted, on small maps too, in place."""
+    for name, module in list(backbone.named_modules()):
         if type(module) is ShiftedWindowAttention:
             replacement = AlwaysShiftedWindowAttention(
                 module.proj.in_features,
@@ -171,4 +171,4 @@ def always_shift_windows(body: nn.Module) -> None:
             )
             replacement.qkv, replacement.proj = module.qkv, module.proj
             replacement.relative_position_bias_table = module.relative_position_bias_table
-            body.set_submodule(name, replacement)
+            backbone.set_submodule(name, replacement)

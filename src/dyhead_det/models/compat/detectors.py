@@ -17,7 +17,7 @@ A wrong one costs boxes without any error. Each has its place:
 | Swin's windows are shifted on small maps too | `swin.py` |
 
 The rest follows from ordinary options: the stride in the 1x1 convolution
-(`model.body.stride_in_1x1`), the offsets of the coarser level (`model.dyhead.coarse_offsets`),
+(`model.backbone.stride_in_1x1`), the offsets of the coarser level (`model.dyhead.coarse_offsets`),
 anchor sizes, thresholds, ATSS's options, and the padding, which is the coarsest level's stride
 (with less, P6 and P7 have other sizes, and every feature changes by way of the global poolings).
 """

@@ -12,7 +12,7 @@ class LastLevelP6P7WithoutReLU(LastLevelP6P7):  # type: ignore[misc]  # untyped 
     def forward(
         self, p: list[Tensor], c: list[Tensor], names: list[str]
     ) -> tuple[list[Tensor], list[str]]:
-        """Append P6, from P5, and P7, from P6; the body's own maps are not needed."""
+        """Append P6, from P5, and P7, from P6; the backbone's own maps are not needed."""
         del c
         p6 = self.p6(p[-1])
         return [*p, p6, self.p7(p6)], [*names, "p6", "p7"]
@@ -37,10 +37,10 @@ class BatchNormKernelFrozenBatchNorm2d(FrozenBatchNorm2d):  # type: ignore[misc]
         )
 
 
-def use_batch_norm_kernel(body: nn.Module) -> None:
-    """Let all frozen batch norms of a body round as the originals, in place."""
-    for name, module in list(body.named_modules()):
+def use_batch_norm_kernel(backbone: nn.Module) -> None:
+    """Let all frozen batch norms of a backbone round as the originals, in place."""
+    for name, module in list(backbone.named_modules()):
         if isinstance(module, FrozenBatchNorm2d):
             replacement = BatchNormKernelFrozenBatchNorm2d(len(module.weight), eps=module.eps)
             replacement.load_state_dict(module.state_dict())
-            body.set_submodule(name, replacement)
+            backbone.set_submodule(name, replacement)

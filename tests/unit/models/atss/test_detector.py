@@ -8,7 +8,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from dyhead_det.config.schema import (
     ATSSConfig,
-    BodyConfig,
+    BackboneConfig,
     DyHeadConfig,
     InputConfig,
     ModelConfig,
@@ -294,12 +294,12 @@ def build(detector: ATSSConfig, dyhead: DyHeadConfig | None) -> Detector:
     torch.manual_seed(0)
     config = ModelConfig(
         detector=detector,
-        body=BodyConfig(name="resnet18", weights="none", norm="normal"),
+        backbone=BackboneConfig(name="resnet18", weights="none", norm="normal"),
         channels=32,
         dyhead=dyhead,
         input=InputConfig(short_edge=96, long_edge=128),
     )
-    return build_detector(config, num_classes=3, load_body_weights=False)
+    return build_detector(config, num_classes=3, load_backbone_weights=False)
 
 
 @pytest.mark.parametrize(

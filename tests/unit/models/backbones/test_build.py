@@ -1,4 +1,4 @@
-"""Bodies: the right maps, what trains, which weights are loaded and what is said about them."""
+"""Backbones: the right maps, what trains, which weights are loaded and what is said about them."""
 
 import pytest
 import torch
@@ -6,16 +6,16 @@ import torchvision
 from safetensors.torch import save_file
 from torchvision.ops import FrozenBatchNorm2d
 
-from dyhead_det.config.schema import BodyConfig
+from dyhead_det.config.schema import BackboneConfig
 from dyhead_det.errors import CheckpointError, ConfigError
-from dyhead_det.models.backbones.build import build_body, measure_channels
+from dyhead_det.models.backbones.build import build_backbone, measure_channels
 
 ALL_STAGES = ("c2", "c3", "c4", "c5")
 
 
 def build(name="resnet18", *, weights="none", norm="normal", frozen_stages=0, load_weights=True):
-    config = BodyConfig(name=name, weights=str(weights), norm=norm, frozen_stages=frozen_stages)
-    return build_body(config, stage_names=ALL_STAGES, load_weights=load_weights)
+    config = BackboneConfig(name=name, weights=str(weights), norm=norm, frozen_stages=frozen_stages)
+    return build_backbone(config, stage_names=ALL_STAGES, load_weights=load_weights)
 
 
 @pytest.mark.parametrize(
@@ -33,10 +33,10 @@ def build(name="resnet18", *, weights="none", norm="normal", frozen_stages=0, lo
 )
 def test_bodies_give_four_maps_of_strides_4_to_32(name, channels):
     pytest.importorskip("timm")
-    body = build(name).eval()
-    assert list(measure_channels(body).values()) == channels
+    backbone = build(name).eval()
+    assert list(measure_channels(backbone).values()) == channels
     with torch.no_grad():
-        maps = body(torch.zeros(2, 3, 96, 64))
+        maps = backbone(torch.zeros(2, 3, 96, 64))
     assert [tuple(x.shape) for x in maps.values()] == [
         (2, c, 96 // stride, 64 // stride)
         for c, stride in zip(channels, (4, 8, 16, 32), strict=True)
@@ -44,11 +44,11 @@ def test_bodies_give_four_maps_of_strides_4_to_32(name, channels):
 
 
 def test_measuring_leaves_batch_norm_statistics_alone():
-    body = build()
-    before = {name: buffer.clone() for name, buffer in body.named_buffers()}
-    measure_channels(body)
-    assert body.training
-    assert all(torch.equal(buffer, before[name]) for name, buffer in body.named_buffers())
+    backbone = build()
+    before = {name: buffer.clone() for name, buffer in backbone.named_buffers()}
+    measure_channels(backbone)
+    assert backbone.training
+    assert all(torch.equal(buffer, before[name]) for name, buffer in backbone.named_buffers())
 
 
 def test_a_timm_model_without_the_strides_is_refused():
@@ -83,20 +83,20 @@ def test_frozen_norm_computes_what_batch_norm_computes_in_evaluation():
 
 @pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0", "swin_t", "convnext_tiny"])
 def test_frozen_stages_are_those_that_the_first_maps_depend_on(name):
-    body = build(name, frozen_stages=2)
+    backbone = build(name, frozen_stages=2)
     images = torch.rand(1, 3, 64, 64)
-    maps = body.eval()(images)
+    maps = backbone.eval()(images)
     assert not maps["c3"].requires_grad or name == "swin_t"  # Swin's own norms still train
     assert maps["c4"].requires_grad
-    trained = [parameter for parameter in body.parameters() if parameter.requires_grad]
-    assert 0 < len(trained) < len(list(body.parameters()))
+    trained = [parameter for parameter in backbone.parameters() if parameter.requires_grad]
+    assert 0 < len(trained) < len(list(backbone.parameters()))
 
 
 def test_batch_norms_of_frozen_stages_are_frozen_with_them():
-    body = build(norm="normal", frozen_stages=1)
-    assert isinstance(body.get_submodule("bn1"), FrozenBatchNorm2d)
-    assert isinstance(body.get_submodule("layer1.0.bn1"), FrozenBatchNorm2d)
-    assert isinstance(body.get_submodule("layer2.0.bn1"), torch.nn.BatchNorm2d)
+    backbone = build(norm="normal", frozen_stages=1)
+    assert isinstance(backbone.get_submodule("bn1"), FrozenBatchNorm2d)
+    assert isinstance(backbone.get_submodule("layer1.0.bn1"), FrozenBatchNorm2d)
+    assert isinstance(backbone.get_submodule("layer2.0.bn1"), torch.nn.BatchNorm2d)
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
@@ -109,8 +109,8 @@ def test_local_weights_are_loaded_and_every_other_key_is_told(tmp_path, caplog, 
         torch.save({"state_dict": {f"module.{k}": v for k, v in tensors.items()}}, path)
     else:
         save_file(tensors, path)
-    body = build(weights=path)
-    assert torch.equal(body.get_parameter("conv1.weight"), tensors["conv1.weight"])
+    backbone = build(weights=path)
+    assert torch.equal(backbone.get_parameter("conv1.weight"), tensors["conv1.weight"])
     assert "1 keys missing: layer2.0.conv1.weight" in caplog.text
     assert "1 keys not used: layer9.weight" in caplog.text
     assert "fc." not in caplog.text  # the classifier is left out on purpose
@@ -121,8 +121,10 @@ def test_local_weights_of_a_timm_model_are_loaded(tmp_path):
     tensors = timm.create_model("tf_efficientnet_lite0").state_dict()
     path = tmp_path / "weights.safetensors"
     save_file(tensors, path)
-    body = build("timm/tf_efficientnet_lite0", weights=path)
-    assert torch.equal(body.get_parameter("network.conv_stem.weight"), tensors["conv_stem.weight"])
+    backbone = build("timm/tf_efficientnet_lite0", weights=path)
+    assert torch.equal(
+        backbone.get_parameter("network.conv_stem.weight"), tensors["conv_stem.weight"]
+    )
 
 
 def test_weights_of_another_model_are_refused(tmp_path):
@@ -146,7 +148,7 @@ def test_a_failed_download_says_what_to_do(monkeypatch):
         raise OSError("no network")
 
     monkeypatch.setattr(torchvision.models.ResNet18_Weights, "get_state_dict", refuse)
-    with pytest.raises(CheckpointError, match=r"cannot download .* set model\.body\.weights"):
+    with pytest.raises(CheckpointError, match=r"cannot download .* set model\.backbone\.weights"):
         build(weights="imagenet")
 
 
@@ -162,7 +164,7 @@ def test_a_failed_download_of_timm_s_says_what_to_do(monkeypatch):
 
     monkeypatch.setattr(timm, "create_model", refuse)
     with pytest.raises(
-        CheckpointError, match=r"timm/test_resnet .*answer; .* model\.body\.weights"
+        CheckpointError, match=r"timm/test_resnet .*answer; .* model\.backbone\.weights"
     ):
         build(name="timm/test_resnet", weights="imagenet")
 

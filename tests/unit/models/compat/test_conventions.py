@@ -12,7 +12,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from dyhead_det.config.schema import (
     ATSSConfig,
-    BodyConfig,
+    BackboneConfig,
     DyHeadConfig,
     FasterRCNNConfig,
     FCOSConfig,
@@ -20,7 +20,7 @@ from dyhead_det.config.schema import (
     ModelConfig,
     RetinaNetConfig,
 )
-from dyhead_det.models.backbones.build import build_body
+from dyhead_det.models.backbones.build import build_backbone
 from dyhead_det.models.backbones.swin import SWIN_SHAPES, always_shift_windows
 from dyhead_det.models.compat.detectors import OriginalAnchorGenerator, TwoSidedBoxCoder
 from dyhead_det.models.compat.fasterrcnn import OriginalRoIAlign
@@ -121,13 +121,13 @@ def test_pooling_is_shifted_by_half_a_pixel():
 def build(detector, compat="detectron2"):
     config = ModelConfig(
         detector=detector,
-        body=BodyConfig(name="resnet18", weights="none"),
+        backbone=BackboneConfig(name="resnet18", weights="none"),
         channels=16,
         dyhead=None,
         input=InputConfig(short_edge=64, long_edge=64),
         compat=compat,
     )
-    return build_detector(config, num_classes=3, load_body_weights=False).eval().network
+    return build_detector(config, num_classes=3, load_backbone_weights=False).eval().network
 
 
 def test_proposals_are_ranked_by_logits_that_a_sigmoid_cannot_tell_apart():
@@ -210,38 +210,38 @@ def test_frozen_norms_round_like_batch_norm():
     norm.running_var.uniform_(0.1, 2)
     own = nn.BatchNorm2d(8).eval()
     own.load_state_dict({**norm.state_dict(), "num_batches_tracked": torch.tensor(0)})
-    body = nn.Sequential(norm)
-    use_batch_norm_kernel(body)
+    backbone = nn.Sequential(norm)
+    use_batch_norm_kernel(backbone)
     x = torch.randn(2, 8, 5, 5)
-    assert torch.equal(body(x), own(x))
+    assert torch.equal(backbone(x), own(x))
 
 
 def test_the_stride_moves_to_the_first_convolution():
-    config = BodyConfig(name="resnet50", weights="none", stride_in_1x1=True)
-    body = build_body(config, stage_names=("c3", "c4", "c5"), load_weights=False)
+    config = BackboneConfig(name="resnet50", weights="none", stride_in_1x1=True)
+    backbone = build_backbone(config, stage_names=("c3", "c4", "c5"), load_weights=False)
     strides = {
-        name: body.get_submodule(name).stride for name in ("layer3.0.conv1", "layer3.0.conv2")
+        name: backbone.get_submodule(name).stride for name in ("layer3.0.conv1", "layer3.0.conv2")
     }
     assert strides == {"layer3.0.conv1": (2, 2), "layer3.0.conv2": (1, 1)}
-    assert body.get_submodule("layer1.0.conv1").stride == (1, 1)
+    assert backbone.get_submodule("layer1.0.conv1").stride == (1, 1)
 
 
 def test_windows_are_shifted_on_maps_that_one_window_covers():
     attention = ShiftedWindowAttention(8, [4, 4], [2, 2], 2).eval()
-    body = nn.Sequential(attention)
-    always_shift_windows(body)
+    backbone = nn.Sequential(attention)
+    always_shift_windows(backbone)
     # On a map of one window rolled by 2, a token sees its own quarter only: change one corner, and
     # the opposite corner does not notice.
     x = torch.randn(1, 4, 4, 8)
     changed = x.clone()
     changed[0, 0, 0] += 1
-    difference = (body(changed) - body(x)).abs().amax(-1)[0]
+    difference = (backbone(changed) - backbone(x)).abs().amax(-1)[0]
     assert (difference[:2, :2] > 0).all()
     torch.testing.assert_close(difference[2:, 2:], torch.zeros(2, 2))
     assert (attention(changed) - attention(x)).abs().amax(-1)[0, 3, 3] > 0
     # Elsewhere nothing changes.
     large = torch.randn(1, 8, 8, 8)
-    assert torch.equal(body(large), attention(large))
+    assert torch.equal(backbone(large), attention(large))
 
 
 def test_merging_weights_are_reordered_from_unfolded_to_stacked_neighbors():
@@ -268,7 +268,7 @@ def test_compat_is_refused_where_nothing_was_published():
     with pytest.raises(ValidationError, match="not fcos"):
         ModelConfig(detector=FCOSConfig(name="fcos"), compat="detectron2")
     with pytest.raises(ValidationError, match="stride_in_1x1"):
-        BodyConfig(name="resnet18", stride_in_1x1=True)
+        BackboneConfig(name="resnet18", stride_in_1x1=True)
     with pytest.raises(ValidationError, match="cv2"):
         ModelConfig(detector=RetinaNetConfig(name="retinanet"), input=InputConfig(resize="cv2"))
 
@@ -285,13 +285,13 @@ def test_compat_is_refused_where_nothing_was_published():
 def test_detectors_train_under_the_original_conventions(detector, compat):
     config = ModelConfig(
         detector=detector,
-        body=BodyConfig(name="resnet18", weights="none", norm="normal"),
+        backbone=BackboneConfig(name="resnet18", weights="none", norm="normal"),
         channels=16,
         dyhead=DyHeadConfig(num_blocks=1),
         input=InputConfig(short_edge=64, long_edge=96, multi_scale=(48, 64)),
         compat=compat,
     )
-    model = build_detector(config, num_classes=3, load_body_weights=False).train()
+    model = build_detector(config, num_classes=3, load_backbone_weights=False).train()
     targets = [
         {"boxes": torch.tensor([[4.0, 6.0, 30.0, 40.0]]), "labels": torch.tensor([2])},
         {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)},
