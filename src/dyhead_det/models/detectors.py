@@ -27,11 +27,11 @@ from dyhead_det.models.atss.detector import ATSS, ATSSHead, SquareAnchors
 from dyhead_det.models.backbones.pyramid import (
     P2_TO_P6,
     P3_TO_P7,
+    DyHeadBackbone,
     Levels,
-    PyramidBackbone,
-    build_pyramid_backbone,
+    build_dyhead_backbone,
 )
-from dyhead_det.models.compat.detectors import with_original_conventions
+from dyhead_det.models.compat.detectors import with_compat_conventions
 from dyhead_det.models.image_seeds import seed_by_image
 from dyhead_det.ops.gather.products import FastLinear
 from dyhead_det.ops.roi_align import PyramidRoIAlign
@@ -80,11 +80,11 @@ class Detector(nn.Module):
             network.roi_heads.add_gt_proposals = _proposals_to_learn_from
 
     @property
-    def backbone(self) -> PyramidBackbone:
+    def backbone(self) -> DyHeadBackbone:
         """Backbone, FPN and DyHead."""
         backbone = self.network.backbone
-        if not isinstance(backbone, PyramidBackbone):
-            msg = f"expected a PyramidBackbone, got {type(backbone).__name__}"
+        if not isinstance(backbone, DyHeadBackbone):
+            msg = f"expected a DyHeadBackbone, got {type(backbone).__name__}"
             raise TypeError(msg)
         return backbone
 
@@ -159,7 +159,7 @@ def build_detector(
         CheckpointError: If the backbone's weights cannot be had or do not fit.
     """
     levels = LEVELS[config.detector.name]
-    backbone = build_pyramid_backbone(config, levels, load_backbone_weights=load_backbone_weights)
+    backbone = build_dyhead_backbone(config, levels, load_backbone_weights=load_backbone_weights)
     if config.input.pad_to_multiple is not None:
         size_divisible = config.input.pad_to_multiple
     elif config.dyhead is None:
@@ -168,13 +168,13 @@ def build_detector(
         size_divisible = levels.strides[-1]
     detector = _build(config, backbone, num_classes, size_divisible)
     if config.compat != "none":
-        network = with_original_conventions(detector.network, config)
+        network = with_compat_conventions(detector.network, config)
         return Detector(network, num_classes=num_classes, first_label=detector.first_label)
     return detector
 
 
 def _build(
-    config: ModelConfig, backbone: PyramidBackbone, num_classes: int, size_divisible: int
+    config: ModelConfig, backbone: DyHeadBackbone, num_classes: int, size_divisible: int
 ) -> Detector:
     if isinstance(config.detector, FasterRCNNConfig):
         return _build_fasterrcnn(
@@ -192,7 +192,7 @@ def _build(
 def _build_fasterrcnn(
     config: FasterRCNNConfig,
     input_config: InputConfig,
-    backbone: PyramidBackbone,
+    backbone: DyHeadBackbone,
     num_classes: int,
     size_divisible: int,
 ) -> Detector:
@@ -238,7 +238,7 @@ def _build_fasterrcnn(
 def _build_retinanet(
     config: RetinaNetConfig,
     input_config: InputConfig,
-    backbone: PyramidBackbone,
+    backbone: DyHeadBackbone,
     num_classes: int,
     size_divisible: int,
 ) -> Detector:
@@ -264,7 +264,7 @@ def _build_retinanet(
 def _build_fcos(
     config: FCOSConfig,
     input_config: InputConfig,
-    backbone: PyramidBackbone,
+    backbone: DyHeadBackbone,
     num_classes: int,
     size_divisible: int,
 ) -> Detector:
@@ -288,7 +288,7 @@ def _build_fcos(
 def _build_atss(
     config: ATSSConfig,
     input_config: InputConfig,
-    backbone: PyramidBackbone,
+    backbone: DyHeadBackbone,
     num_classes: int,
     size_divisible: int,
 ) -> Detector:

@@ -24,7 +24,7 @@ FLOORS = {"bbox_regression": TINY}
 
 
 @torch.no_grad()
-def loss_counts(
+def loss_normalizers(
     detector: Detector, sizes_hw: list[tuple[int, int]], targets: list[Target], *, seed: int
 ) -> dict[str, Tensor]:
     """Return what the losses of these images are divided by.
@@ -72,11 +72,11 @@ def loss_counts(
     return counts
 
 
-def loss_shares(counts: dict[str, Tensor], whole: dict[str, Tensor]) -> dict[str, Tensor]:
+def loss_weights(counts: dict[str, Tensor], whole: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return by what the losses of a part are multiplied, so that those of all parts add up.
 
     Args:
-        counts: Of a part, from `loss_counts`.
+        counts: Of a part, from `loss_normalizers`.
         whole: The sums over all parts.
     """
     shares = {}

@@ -11,7 +11,7 @@ from torch import nn
 from dyhead_det.config.schema import RuntimeConfig
 from dyhead_det.dyhead.head import DyHead
 from dyhead_det.errors import ConfigError
-from dyhead_det.models.backbones.pyramid import PyramidBackbone
+from dyhead_det.models.backbones.pyramid import DyHeadBackbone
 from dyhead_det.models.detectors import Detector
 
 
@@ -57,7 +57,7 @@ def _set_switches(config: RuntimeConfig) -> None:
         torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
 
 
-def _parts_to_compile(backbone: PyramidBackbone) -> list[nn.Module]:
+def _parts_to_compile(backbone: DyHeadBackbone) -> list[nn.Module]:
     """Return body, FPN and the blocks that torchvision's operator computes.
 
     `attend_fast` only borrows the blocks' weights and stays as it is: compiled it was slower. The

@@ -15,7 +15,7 @@ from dyhead_det.distributed.launch import gradients_shared, own_share, parallel
 from dyhead_det.distributed.world import num_processes, sum_over_processes
 from dyhead_det.errors import NonFiniteLossError
 from dyhead_det.models.image_seeds import mix_seeds
-from dyhead_det.models.loss_normalizers import PER_IMAGE, loss_counts, loss_shares
+from dyhead_det.models.loss_normalizers import PER_IMAGE, loss_normalizers, loss_weights
 from dyhead_det.training.run import Run
 
 # With a factor as low as this it is not by the factor that fp16 gradients overflow.
@@ -91,7 +91,7 @@ def _shares(run: Run, parts: list[Part], seed: int) -> list[dict[str, Tensor]]:
     if len(parts) == num_processes() == 1:
         return [{}]
     counts = [
-        loss_counts(
+        loss_normalizers(
             run.detector,
             [(image.shape[-2], image.shape[-1]) for image in images],
             _targets_to_device(targets, run.device),
@@ -104,7 +104,7 @@ def _shares(run: Run, parts: list[Part], seed: int) -> list[dict[str, Tensor]]:
     return [
         {
             name: share * num_processes() * bool(images)
-            for name, share in loss_shares(count, whole).items()
+            for name, share in loss_weights(count, whole).items()
         }
         for count, (images, _) in zip(counts, parts, strict=True)
     ]

@@ -47,7 +47,7 @@ P2_TO_P6 = Levels(("c2", "c3", "c4", "c5"), ("p2", "p3", "p4", "p5", "p6"), "max
 P3_TO_P7 = Levels(("c3", "c4", "c5"), ("p3", "p4", "p5", "p6", "p7"), "convs")
 
 
-class PyramidBackbone(nn.Module):
+class DyHeadBackbone(nn.Module):
     """Images -> body -> FPN with top blocks -> DyHead (if any) -> pyramid."""
 
     def __init__(
@@ -84,9 +84,9 @@ class PyramidBackbone(nn.Module):
         return OrderedDict(zip(self.levels.names, maps, strict=True))
 
 
-def build_pyramid_backbone(
+def build_dyhead_backbone(
     config: ModelConfig, levels: Levels, *, load_backbone_weights: bool
-) -> PyramidBackbone:
+) -> DyHeadBackbone:
     """Build the backbone of a detector that works on the given levels."""
     body = build_backbone(
         config.backbone, stage_names=levels.stages, load_weights=load_backbone_weights
@@ -101,7 +101,7 @@ def build_pyramid_backbone(
         use_batch_norm_kernel(body)
         always_shift_windows(body)
     dyhead = None if config.dyhead is None else build_dyhead(config.dyhead, config.channels)
-    return PyramidBackbone(body, fpn, dyhead, levels=levels, out_channels=config.channels)
+    return DyHeadBackbone(body, fpn, dyhead, levels=levels, out_channels=config.channels)
 
 
 def _build_top_block(config: ModelConfig, levels: Levels) -> ExtraFPNBlock:

@@ -7,7 +7,7 @@ A wrong one costs boxes without any error. Each has its place:
 |---|---|
 | pixels are resized as integers, sizes rounded half up, then normalised | `input.py` |
 | boxes are clipped to the image that was given, and empty ones dropped | `input.py` |
-| anchors are not rounded, and come size by size | `OriginalAnchorGenerator` |
+| anchors are not rounded, and come size by size | `Detectron2AnchorGenerator` |
 | proposals: by logit, clipped without padding, only empty ones dropped | `fasterrcnn.py` |
 | regions: aligned pooling, adaptive samples, levels | `fasterrcnn.py` |
 | no removal of small boxes | `fasterrcnn.py` |
@@ -33,27 +33,25 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 
 from dyhead_det.config.schema import FasterRCNNConfig, ModelConfig, RetinaNetConfig
 from dyhead_det.models.atss.detector import ATSS, DELTA_WEIGHTS
-from dyhead_det.models.compat.fasterrcnn import use_original_steps
-from dyhead_det.models.compat.input import OriginalTransform
-from dyhead_det.models.compat.retinanet import OriginalRetinaNet
+from dyhead_det.models.compat.fasterrcnn import use_detectron2_steps
+from dyhead_det.models.compat.input import CompatTransform
+from dyhead_det.models.compat.retinanet import Detectron2RetinaNet
 
 
-def with_original_conventions(network: nn.Module, config: ModelConfig) -> nn.Module:
+def with_compat_conventions(network: nn.Module, config: ModelConfig) -> nn.Module:
     """Return the detector with the steps of `config.compat`; layers and names of weights stay.
 
     Args:
         network: What torchvision's conventions gave; its parts are used again.
         config: What it was built from, `compat` not `none`.
     """
-    transform = OriginalTransform(
-        network.transform, resize=config.input.resize, compat=config.compat
-    )
+    transform = CompatTransform(network.transform, resize=config.input.resize, compat=config.compat)
     if isinstance(network, FasterRCNN) and isinstance(config.detector, FasterRCNNConfig):
-        use_original_steps(
+        use_detectron2_steps(
             network, config.detector, anchor_generator=_anchor_generator(config.detector)
         )
     if isinstance(network, RetinaNet) and isinstance(config.detector, RetinaNetConfig):
-        network = OriginalRetinaNet(
+        network = Detectron2RetinaNet(
             network.backbone,
             network.head.classification_head.num_classes,
             anchor_generator=_anchor_generator(config.detector),
@@ -73,7 +71,7 @@ def with_original_conventions(network: nn.Module, config: ModelConfig) -> nn.Mod
 
 def _anchor_generator(config: FasterRCNNConfig | RetinaNetConfig) -> AnchorGenerator:
     ratios = (config.anchor_ratios,) * len(config.anchor_sizes)
-    return OriginalAnchorGenerator(config.anchor_sizes, ratios)
+    return Detectron2AnchorGenerator(config.anchor_sizes, ratios)
 
 
 class TwoSidedBoxCoder(BoxCoder):  # type: ignore[misc]  # untyped base
@@ -87,7 +85,7 @@ class TwoSidedBoxCoder(BoxCoder):  # type: ignore[misc]  # untyped base
         return decoded
 
 
-class OriginalAnchorGenerator(AnchorGenerator):  # type: ignore[misc]  # untyped base
+class Detectron2AnchorGenerator(AnchorGenerator):  # type: ignore[misc]  # untyped base
     """Anchors of detectron2: sides are not rounded, and all ratios of a size stand together.
 
     Torchvision rounds (22.63 becomes 23) and puts all sizes of a ratio together.

@@ -23,7 +23,7 @@ from dyhead_det.config.schema import FasterRCNNConfig
 from dyhead_det.ops.roi_align import pool_by_level, regions_of
 
 
-class OriginalRegionProposalNetwork(RegionProposalNetwork):  # type: ignore[misc]  # untyped base
+class Detectron2RegionProposalNetwork(RegionProposalNetwork):  # type: ignore[misc]  # untyped base
     """Torchvision's RPN with detectron2's choice of proposals."""
 
     def filter_proposals(
@@ -65,7 +65,7 @@ class OriginalRegionProposalNetwork(RegionProposalNetwork):  # type: ignore[misc
         return boxes_of_images, logits_of_images
 
 
-class OriginalRoIAlign(nn.Module):
+class Detectron2RoIAlign(nn.Module):
     """Pool each region from the level of its size, with detectron2's ROIAlignV2."""
 
     def __init__(
@@ -108,7 +108,7 @@ class OriginalRoIAlign(nn.Module):
         return levels.clamp(0, len(self.level_names) - 1)
 
 
-class OriginalRoIHeads(RoIHeads):  # type: ignore[misc]  # untyped base
+class Detectron2RoIHeads(RoIHeads):  # type: ignore[misc]  # untyped base
     """Torchvision's box head without its removal of small boxes."""
 
     def postprocess_detections(
@@ -143,7 +143,7 @@ class OriginalRoIHeads(RoIHeads):  # type: ignore[misc]  # untyped base
         return [each[0] for each in found], [each[1] for each in found], [each[2] for each in found]
 
 
-def use_original_steps(
+def use_detectron2_steps(
     network: FasterRCNN, config: FasterRCNNConfig, *, anchor_generator: AnchorGenerator
 ) -> None:
     """Replace the steps that differ, in place; layers with weights stay, and so do their names.
@@ -153,7 +153,7 @@ def use_original_steps(
         config: The section it was built from.
         anchor_generator: For all levels of the pyramid.
     """
-    network.rpn = OriginalRegionProposalNetwork(
+    network.rpn = Detectron2RegionProposalNetwork(
         anchor_generator,
         network.rpn.head,
         fg_iou_thresh=config.rpn_fg_iou_thresh,
@@ -171,8 +171,8 @@ def use_original_steps(
         nms_thresh=config.rpn_nms_thresh,
         score_thresh=config.rpn_score_thresh,
     )
-    network.roi_heads = OriginalRoIHeads(
-        box_roi_pool=OriginalRoIAlign(
+    network.roi_heads = Detectron2RoIHeads(
+        box_roi_pool=Detectron2RoIAlign(
             network.roi_heads.box_roi_pool.featmap_names,
             finest_level=2,
             output_size=network.roi_heads.box_roi_pool.output_size,

@@ -12,7 +12,7 @@ _SIZE_RULES = {"detectron2": detectron2_size, "mmdet": mmdet_size}
 _RESIZERS = {"auto": resize_like_pil, "cv2": resize_like_cv2}
 
 
-class OriginalTransform(GeneralizedRCNNTransform):  # type: ignore[misc]  # untyped base
+class CompatTransform(GeneralizedRCNNTransform):  # type: ignore[misc]  # untyped base
     """Images in, boxes out, as the original data loaders and post-processing did it."""
 
     def __init__(self, transform: GeneralizedRCNNTransform, *, resize: str, compat: str) -> None:

@@ -7,7 +7,7 @@ from torchvision.models.detection import _utils as det_utils
 from torchvision.ops import batched_nms
 
 
-class OriginalRetinaNet(RetinaNet):  # type: ignore[misc]  # untyped base
+class Detectron2RetinaNet(RetinaNet):  # type: ignore[misc]  # untyped base
     """Torchvision's RetinaNet without its clipping before the non-maximum suppression."""
 
     def postprocess_detections(

@@ -22,9 +22,9 @@ from dyhead_det.config.schema import (
 )
 from dyhead_det.models.backbones.build import build_backbone
 from dyhead_det.models.backbones.swin import SWIN_SHAPES, always_shift_windows
-from dyhead_det.models.compat.detectors import OriginalAnchorGenerator, TwoSidedBoxCoder
-from dyhead_det.models.compat.fasterrcnn import OriginalRoIAlign
-from dyhead_det.models.compat.input import OriginalTransform
+from dyhead_det.models.compat.detectors import Detectron2AnchorGenerator, TwoSidedBoxCoder
+from dyhead_det.models.compat.fasterrcnn import Detectron2RoIAlign
+from dyhead_det.models.compat.input import CompatTransform
 from dyhead_det.models.compat.layers import LastLevelP6P7WithoutReLU, use_batch_norm_kernel
 from dyhead_det.models.compat.resized_size import detectron2_size, mmdet_size
 from dyhead_det.models.detectors import build_detector
@@ -33,7 +33,7 @@ from dyhead_det.pretrained.backbones import merge_by_channel_to_by_neighbor
 
 def transform(**changes):
     values = {"compat": "detectron2", "resize": "auto", **changes}
-    return OriginalTransform(
+    return CompatTransform(
         GeneralizedRCNNTransform((60,), 100, [0.5, 0.25, 0.125], [1 / 255] * 3, size_divisible=64),
         **values,
     ).eval()
@@ -87,7 +87,7 @@ def test_boxes_are_scaled_per_axis_clipped_and_dropped_when_empty():
 
 
 def test_anchors_are_not_rounded_and_come_size_by_size():
-    cell = OriginalAnchorGenerator(((32.0, 64.0),), ((0.5, 1.0, 2.0),)).cell_anchors[0]
+    cell = Detectron2AnchorGenerator(((32.0, 64.0),), ((0.5, 1.0, 2.0),)).cell_anchors[0]
     # Of side 32 and ratio height / width 1/2: 45.2548 wide and 22.6274 high.
     half_width, half_height = 32 * math.sqrt(2) / 2, 32 / math.sqrt(2) / 2
     expected = torch.tensor([-half_width, -half_height, half_width, half_height])
@@ -101,7 +101,7 @@ def test_anchors_are_not_rounded_and_come_size_by_size():
     [(20, 0), (111.9, 0), (112, 1), (224, 2), (447.9, 2), (448, 3), (5000, 3)],
 )
 def test_regions_are_pooled_from_the_level_of_their_size(side, level):
-    pool = OriginalRoIAlign(["p2", "p3", "p4", "p5"], finest_level=2, output_size=(7, 7))
+    pool = Detectron2RoIAlign(["p2", "p3", "p4", "p5"], finest_level=2, output_size=(7, 7))
     maps = {f"p{2 + k}": torch.full((1, 1, 256 // 2**k, 256 // 2**k), float(k)) for k in range(4)}
     box = torch.tensor([[0.0, 0.0, side, side]])
     pooled = pool(maps, [box], [(1024, 1024)])
@@ -112,7 +112,7 @@ def test_regions_are_pooled_from_the_level_of_their_size(side, level):
 def test_pooling_is_shifted_by_half_a_pixel():
     # A map that counts its columns: with `aligned`, the middle of a bin of one pixel is read.
     ramp = torch.arange(64.0).expand(1, 1, 64, 64)
-    pool = OriginalRoIAlign(["p2"], finest_level=2, output_size=(7, 7))
+    pool = Detectron2RoIAlign(["p2"], finest_level=2, output_size=(7, 7))
     pooled = pool({"p2": ramp}, [torch.tensor([[8.0, 8.0, 36.0, 36.0]])], [(256, 256)])
     # 8 / 4 = 2 to 36 / 4 = 9: bins of one pixel whose middles are 2.5, ..., less half a pixel.
     torch.testing.assert_close(pooled[0, 0, 0], torch.arange(2.0, 9.0))
