@@ -84,7 +84,7 @@ def test_a_run_that_cannot_draw_or_report_trains_all_the_same(
     names = ("draw_batch", "draw_validation", "plot_curves", "write_csv", "report_text")
     for name in names:
         monkeypatch.setattr(record_module, name, fail)
-    monkeypatch.setattr(record_module.Board, "add", fail)
+    monkeypatch.setattr(record_module.TensorBoardLog, "add", fail)
     run(config, tmp_path / "troubled")
     weights = [load_checkpoint(tmp_path / n / "last.pt").model for n in ("untroubled", "troubled")]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])

@@ -1,1 +1,1 @@
-"""Predictions to numbers."""
+"""COCO metrics: average precision and recall of detections."""

@@ -1,4 +1,4 @@
-"""COCO's numbers from boxes: detections in, 12 numbers and one line per class out.
+"""COCO metrics from detections: the 12 average precisions and recalls, and AP by class.
 
 pycocotools is the reference; faster-coco-eval gives the same numbers several times faster. Both are
 imported only here, and only when something is scored.

@@ -1,1 +1,1 @@
-"""What a run tells people: progress, pictures, metrics, report."""
+"""Progress bar, metrics files, pictures and report of a run."""

@@ -1,4 +1,4 @@
-"""On what a run ran: versions, operating system, processors, revision of the code around it."""
+"""Environment of a run: package versions, operating system, CPU and GPU, git revision."""
 
 import os
 import platform
@@ -20,7 +20,7 @@ _PACKAGES = (
 
 
 def describe_environment(device: torch.device) -> dict[str, str]:
-    """Return what a report says about the machine and its software, by name.
+    """Return versions, hardware and git revision for the report, by name.
 
     Args:
         device: where the run computes.
@@ -70,7 +70,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def _cpu_name() -> str:
-    """Return the name of the processor; Linux does not tell it to Python."""
+    """Return the name of the processor; Python does not know it on Linux."""
     path = Path("/proc/cpuinfo")
     if path.is_file():
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():

@@ -1,6 +1,6 @@
-"""What to change when a run waits for its data."""
+"""Advice for runs that wait for their data: workers, image size, augmentation."""
 
-# Up to here nothing is said.
+# Up to here there is no advice.
 TOLERABLE_SHARE = 0.2
 # Decoding takes time by the pixel: from here on smaller files would help much.
 _MUCH_LARGER = 4.0

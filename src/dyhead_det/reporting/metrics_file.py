@@ -59,15 +59,15 @@ def read_rows(path: Path) -> list[Row]:
 
 
 @main_only
-def keep_rows(path: Path, *, last_step: int, evaluated_step: int) -> None:
+def drop_rows_after(path: Path, *, last_step: int, evaluated_step: int) -> None:
     """Drop what a resumed run will write again: rows after the checkpoint it continues from."""
-    kept = [
+    remaining = [
         row
         for row in read_rows(path)
         if (row["step"] or 0) <= (evaluated_step if "AP" in row else last_step)
     ]
     with written_whole(path, durable=True) as unfinished:
-        unfinished.write_bytes(_to_lines(kept))
+        unfinished.write_bytes(_to_lines(remaining))
 
 
 def _to_lines(rows: list[Row]) -> bytes:

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a bar on a terminal, lines in a log file."""
+"""Progress of a training run: a bar on a terminal, lines in a log file."""
 
 import logging
 import sys
@@ -67,15 +67,15 @@ class TrainProgress(AbstractContextManager["TrainProgress"]):
         self._bar.update(num_steps)
 
     def images_per_second(self) -> float:
-        """Return the speed since the last call of `tell`, without evaluating and saving."""
+        """Return the speed since the last call of `log`, without evaluating and saving."""
         return (self.num_images - self._images_before) / max(self._window_seconds(), 1e-9)
 
     def data_share(self) -> float:
-        """Return which part of the time since the last call of `tell` went in waiting for data."""
+        """Return which part of the time since the last call of `log` went in waiting for data."""
         waited = self._stopwatch.seconds().get(LOADING, 0.0) - self._seconds_before.get(LOADING, 0)
         return waited / max(self._window_seconds(), 1e-9)
 
-    def tell(self, values: dict[str, float]) -> None:
+    def log(self, values: dict[str, float]) -> None:
         """Write a line with losses where there is no terminal to draw a bar on."""
         if not self._is_terminal:
             done = self._step - self._first_step
@@ -92,7 +92,7 @@ class TrainProgress(AbstractContextManager["TrainProgress"]):
         self._seconds_before = self._stopwatch.seconds()
 
     def _window_seconds(self) -> float:
-        """Return the seconds of training and of waiting for data since the last `tell`."""
+        """Return the seconds of training and of waiting for data since the last `log`."""
         now = self._stopwatch.seconds()
         return sum(
             now.get(part, 0) - self._seconds_before.get(part, 0) for part in (LOADING, STEPS)
@@ -108,7 +108,7 @@ def memory_gib(device: torch.device) -> float:
     """Return the most memory used so far, of the GPU or else of this process, in GiB."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
-    if sys.platform == "win32":  # which does not tell
+    if sys.platform == "win32":  # which does not report it
         return 0.0
     import resource  # noqa: PLC0415 - not there on Windows
 

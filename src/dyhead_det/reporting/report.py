@@ -1,7 +1,7 @@
-"""report.md: a run on one page, from what it was asked to what it reached and where its time went.
+"""report.md: one Markdown page with results, data, timing, environment and configuration of a run.
 
-The page is made of plain values, so that it says the same of a run that goes on, has ended, was
-stopped and was resumed.
+The page is made of plain values, so that it reads the same for a run that goes on, has ended, was
+stopped or was resumed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -42,7 +42,7 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """All that a report tells.
+    """The contents of a report.
 
     state: how far the run is, or how it ended.
     rows: of metrics.jsonl.

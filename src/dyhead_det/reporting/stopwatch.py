@@ -1,4 +1,4 @@
-"""Where the time of a run goes: seconds of each of its parts, every second counted once."""
+"""Wall-clock time by phase of a run (data loading, steps, evaluation ...), each second once."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator

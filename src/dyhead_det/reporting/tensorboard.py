@@ -1,4 +1,4 @@
-"""The numbers of metrics.jsonl for TensorBoard, an extra."""
+"""TensorBoard event files with the numbers of metrics.jsonl (TensorBoard is an extra)."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,11 +22,11 @@ def require_tensorboard() -> None:
         ) from error
 
 
-class Board:
-    """Event files in a folder that say what metrics.jsonl says, no step missing and none twice.
+class TensorBoardLog:
+    """Event files with the content of metrics.jsonl, no step missing and none twice.
 
     A resumed run goes back to its checkpoint and repeats what came after it, so event files cannot
-    just be continued: they are written anew from the rows that are kept.
+    just be continued: they are written anew from the rows that remain.
     """
 
     def __init__(self, folder: Path, rows: Iterable[Row]) -> None:

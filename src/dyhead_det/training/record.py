@@ -31,7 +31,7 @@ from dyhead_det.reporting.pictures import (
 from dyhead_det.reporting.progress import TrainProgress, memory_gib
 from dyhead_det.reporting.report import RunFacts, Timing, report_text
 from dyhead_det.reporting.stopwatch import LOADING, REPORTING, STEPS
-from dyhead_det.reporting.tensorboard import Board, require_tensorboard
+from dyhead_det.reporting.tensorboard import TensorBoardLog, require_tensorboard
 from dyhead_det.training.run import Run
 from dyhead_det.visualize.plots import plot_curves
 
@@ -55,12 +55,12 @@ class RunRecord(AbstractContextManager["RunRecord"]):
         self._has_advised = False
         self._num_loss_rows = 0
         self._num_plotted_rows = 0
-        self._board: Board | None = None
+        self._board: TensorBoardLog | None = None
         if run.config.train.tensorboard:
             require_tensorboard()
         if run.config.train.tensorboard and is_main():
             with self._spared("tensorboard"):
-                self._board = Board(run.out / "tensorboard", read_rows(run.metrics_path))
+                self._board = TensorBoardLog(run.out / "tensorboard", read_rows(run.metrics_path))
         # The code that runs is that of now, not that of the end of the run.
         self._environment = describe_environment(run.device)
 

@@ -32,7 +32,7 @@ from dyhead_det.evaluation.evaluate import match_categories
 from dyhead_det.models.detectors import Detector, build_detector
 from dyhead_det.models.runtime import apply_runtime
 from dyhead_det.pretrained.finetune import start_from
-from dyhead_det.reporting.metrics_file import MetricsFile, keep_rows
+from dyhead_det.reporting.metrics_file import MetricsFile, drop_rows_after
 from dyhead_det.reporting.stopwatch import Stopwatch
 from dyhead_det.training.early_stopping import Patience
 from dyhead_det.training.ema import build_ema
@@ -290,7 +290,7 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
     run.evaluated_step, run.best = training["evaluated_step"], training["best"]
     run.sums, run.num_summed = training["sums"], training["num_summed"]
     run.saved = (run.step, run.evaluated_step)
-    keep_rows(run.metrics_path, last_step=run.step, evaluated_step=run.evaluated_step)
+    drop_rows_after(run.metrics_path, last_step=run.step, evaluated_step=run.evaluated_step)
     logger.info("going on after step %d of %d", run.step, run.num_steps)
     parts, before = run.config.train.accumulate, checkpoint.config.train.accumulate
     if parts != before:

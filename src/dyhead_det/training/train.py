@@ -238,7 +238,7 @@ def _log_losses(run: Run, progress: TrainProgress, record: RunRecord, lr: float)
         "memory_gib": memory_gib(run.device),
     }
     record.add({"step": run.step, "epoch": run.epoch, **values})
-    progress.tell(values)
+    progress.log(values)
     run.sums, run.num_summed = {}, 0
 
 

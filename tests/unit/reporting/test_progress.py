@@ -43,7 +43,7 @@ def test_speed_counts_steps_and_waiting_but_not_saving(progress, stopwatch, cloc
 def test_numbers_are_those_since_the_last_line(progress, stopwatch, clock):
     spend(stopwatch, clock, loading=9, steps=1)
     progress.advance(1, num_images=8, loss=1.0, lr=0.1)
-    progress.tell({"loss": 1.0})
+    progress.log({"loss": 1.0})
     spend(stopwatch, clock, steps=4)
     progress.advance(2, num_images=4, loss=1.0, lr=0.1)
     assert progress.images_per_second() == pytest.approx(1)
@@ -54,7 +54,7 @@ def test_numbers_are_those_since_the_last_line(progress, stopwatch, clock):
 def test_without_a_terminal_a_line_is_logged(progress, caplog):
     progress.advance(5, num_images=8, loss=1.0, lr=0.1)
     with caplog.at_level(logging.INFO):
-        progress.tell({"loss": 1.25, "lr": 0.1})
+        progress.log({"loss": 1.25, "lr": 0.1})
     assert "step 5/10, loss 1.25, lr 0.1" in caplog.text
 
 

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from dyhead_det.errors import ConfigError
-from dyhead_det.reporting.tensorboard import Board, require_tensorboard
+from dyhead_det.reporting.tensorboard import TensorBoardLog, require_tensorboard
 
 
 def row(step, **values):
@@ -24,7 +24,7 @@ def points(folder):
 
 
 def test_numbers_are_grouped_and_stand_at_their_step(tmp_path):
-    board = Board(tmp_path, [])
+    board = TensorBoardLog(tmp_path, [])
     board.add(row(2, loss=1.5, loss_box=0.5, lr=0.25))
     board.add(row(4, AP=0.5, APl=None, **{"AP/cat": 0.75, "raw/AP": 0.25}))
     board.close()
@@ -39,11 +39,13 @@ def test_numbers_are_grouped_and_stand_at_their_step(tmp_path):
 
 
 def test_a_resumed_run_leaves_no_step_out_and_none_twice(tmp_path):
-    killed = Board(tmp_path, [])
+    killed = TensorBoardLog(tmp_path, [])
     for step in (2, 4, 6):
         killed.add(row(step, loss=float(step)))
     killed.close()
-    resumed = Board(tmp_path, [row(2, loss=2.0), row(4, loss=4.0)])  # the checkpoint was at 4
+    resumed = TensorBoardLog(
+        tmp_path, [row(2, loss=2.0), row(4, loss=4.0)]
+    )  # the checkpoint was at 4
     for step in (6, 8):
         resumed.add(row(step, loss=10.0 * step))
     resumed.close()
@@ -55,13 +57,13 @@ def test_a_resumed_run_leaves_no_step_out_and_none_twice(tmp_path):
 def test_an_open_tensorboard_sees_each_step_once_too(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    killed = Board(tmp_path, [])
+    killed = TensorBoardLog(tmp_path, [])
     for step in (2, 4, 6):
         killed.add(row(step, loss=float(step)))
     killed.close()
     open_one = EventAccumulator(str(tmp_path))
     open_one.Reload()
-    resumed = Board(tmp_path, [row(2, loss=2.0)])
+    resumed = TensorBoardLog(tmp_path, [row(2, loss=2.0)])
     resumed.add(row(4, loss=40.0))
     resumed.close()
     open_one.Reload()
