@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from dyhead_det.checkpoints.foreign_files import named_tensors
+from dyhead_det.checkpoints.migrate import FIRST_VERSION, VERSION, migrate
 from dyhead_det.checkpoints.recognize import looks_like
 from dyhead_det.checkpoints.state_dicts import read_torch_file
 from dyhead_det.config.schema import RunConfig, parse_config, to_plain
@@ -20,7 +21,6 @@ from dyhead_det.errors import CheckpointError
 from dyhead_det.files import written_whole
 
 FORMAT = "dyhead-det"
-VERSION = 1
 
 # What `zipfile` raises for one or the other wrong byte, besides its own error.
 _DAMAGES = (
@@ -93,10 +93,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(
             f"{path}: not a checkpoint of dyhead-det; it looks like {likeness}{hint}"
         )
-    if content["version"] > VERSION:
-        msg = f"{path}: written by a newer dyhead-det (format {content['version']}); upgrade it"
+    version = content.get("version")
+    if not isinstance(version, int) or version < FIRST_VERSION:
+        raise CheckpointError(f"{path}: no version of dyhead-det has written format {version!r}")
+    if version > VERSION:
+        msg = f"{path}: written by a newer dyhead-det (format {version}); upgrade it"
         raise CheckpointError(msg)
     try:
+        content = migrate(content, version)
         return Checkpoint(
             config=parse_config(content["config"]),
             categories=CategoryMap.from_plain(content["categories"]),

@@ -9,6 +9,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from dyhead_det.config.renamed_keys import RENAMED_KEYS
 from dyhead_det.config.schema import (
     AnySection,
     DatasetConfig,
@@ -176,6 +177,8 @@ def _describe(details: ErrorDetails, kind: type[Section]) -> str:
     key = ".".join(keys) or "top level"
     problem, context = details["type"], details.get("ctx", {})
     found = json.dumps(details["input"], default=str)
+    if problem == "extra_forbidden" and key in RENAMED_KEYS:
+        return f"{key}: is called {RENAMED_KEYS[key]} now; rename it"
     if problem == "extra_forbidden" and section is not None:
         known = list(section.model_fields)
         return f"{key}: unknown key; {did_you_mean(keys[-1], known)}known: {', '.join(known)}"

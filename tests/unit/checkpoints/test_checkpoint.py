@@ -69,9 +69,9 @@ def test_a_foreign_file_is_refused_with_what_it_looks_like(tmp_path):
 
 
 def test_a_file_of_a_newer_version_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint_module, "VERSION", 99)
-    save_checkpoint(tmp_path / "a.pt", make_checkpoint())
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint_module, "VERSION", 99)
+        save_checkpoint(tmp_path / "a.pt", make_checkpoint())
     with pytest.raises(CheckpointError, match="newer dyhead-det"):
         load_checkpoint(tmp_path / "a.pt")
 

@@ -105,6 +105,23 @@ def test_a_wrong_value_is_told_with_its_key(write, override, problem):
     assert problems_of(write(MINIMAL), override)[0].startswith(problem)
 
 
+@pytest.mark.parametrize(
+    ("override", "old", "new"),
+    [
+        ("model.body={name: resnet18}", "model.body", "model.backbone"),
+        ("optim.body_lr_factor=0.1", "optim.body_lr_factor", "optim.backbone_lr_factor"),
+        (
+            "train.freeze={body_epochs: 1}",
+            "train.freeze.body_epochs",
+            "train.freeze.backbone_epochs",
+        ),
+        ("train.freeze={body_steps: 1}", "train.freeze.body_steps", "train.freeze.backbone_steps"),
+    ],
+)
+def test_a_key_of_version_0_1_is_told_with_its_new_name(write, override, old, new):
+    assert problems_of(write(MINIMAL), override) == [f"{old}: is called {new} now; rename it"]
+
+
 def test_a_key_written_twice_is_refused_with_both_lines(write):
     assert problems_of(write(MINIMAL + "seed: 1\nseed: 2\n")) == [
         "seed: written twice, in lines 7 and 8"
