@@ -343,6 +343,8 @@ class OptimConfig(Section):
     """Optimizer and its parameter groups.
 
     `auto_scale_lr`: take `lr` for that of another batch size; null takes it as it is.
+    `offset_lr_factor`: for the convolutions that choose DyHead's offsets and masks; AdamW moves all
+    of their weights by the rate in every step, and an offset is the sum of 9 x `channels` of them.
     """
 
     name: Literal["sgd", "adamw"] = "sgd"
@@ -351,7 +353,9 @@ class OptimConfig(Section):
     momentum: Fraction = 0.9
     weight_decay: NonNegative = 1e-4
     decay_norms_and_biases: bool = True
+    decay_offsets_and_scale: bool = True
     backbone_lr_factor: NonNegative = 1.0
+    offset_lr_factor: NonNegative = 1.0
     clip_norm: Positive | None = None
 
 

@@ -38,26 +38,45 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """Build SGD or AdamW over every parameter that trains.
 
-    Up to four groups: parameters of the backbone take `lr * backbone_lr_factor`, and norms and
-    biases (parameters of one dimension) take no weight decay unless `decay_norms_and_biases`.
+    The backbone takes `lr * backbone_lr_factor`, DyHead's offset and mask convolutions
+    `lr * offset_lr_factor`. Norms and biases (parameters of one dimension) take no weight decay
+    unless `decay_norms_and_biases`; offsets, masks and the residual's scale none unless
+    `decay_offsets_and_scale`. What differs in one of these is a group of its own.
     """
     backbone_ids = {id(parameter) for parameter in backbone.parameters()}
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for parameter in model.parameters():
+    groups: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
         if parameter.requires_grad:
+            is_backbone = id(parameter) in backbone_ids
+            is_offset = is_offset_parameter(name)
+            lr_factor = config.offset_lr_factor if is_offset else 1.0
+            if is_backbone:
+                lr_factor = config.backbone_lr_factor
             is_decayed = config.decay_norms_and_biases or parameter.ndim > 1
-            groups.setdefault((id(parameter) in backbone_ids, is_decayed), []).append(parameter)
+            if is_offset or is_residual_scale(name):
+                is_decayed = is_decayed and config.decay_offsets_and_scale
+            groups.setdefault((is_backbone, lr_factor, is_decayed), []).append(parameter)
     settings: list[dict[str, Any]] = [
         {
             "params": parameters,
-            "lr": lr * (config.backbone_lr_factor if is_backbone else 1.0),
+            "lr": lr * lr_factor,
             "weight_decay": config.weight_decay if is_decayed else 0.0,
         }
-        for (is_backbone, is_decayed), parameters in groups.items()
+        for (_, lr_factor, is_decayed), parameters in groups.items()
     ]
     if config.name == "sgd":
         return torch.optim.SGD(settings, momentum=config.momentum)
     return torch.optim.AdamW(settings)
+
+
+def is_offset_parameter(name: str) -> bool:
+    """Return whether a parameter of this name belongs to a convolution for offsets and masks."""
+    return "offset_and_mask" in name.split(".")
+
+
+def is_residual_scale(name: str) -> bool:
+    """Return whether a parameter of this name is the scale of the residual around DyHead."""
+    return name.rpartition(".")[2] == "residual_scale"
 
 
 def learning_rate_factor(config: ScheduleConfig, step: int, *, num_steps: int) -> float:

@@ -4,7 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from dyhead_det.config.schema import AutoScaleLRConfig, OptimConfig, ScheduleConfig
+from dyhead_det.config.schema import (
+    AutoScaleLRConfig,
+    DyHeadConfig,
+    OptimConfig,
+    ScheduleConfig,
+)
+from dyhead_det.models.backbones.pyramid import build_dyhead
 from dyhead_det.training.optim import (
     LearningRate,
     build_optimizer,
@@ -43,6 +49,45 @@ def test_the_body_has_its_own_rate_and_norms_and_biases_need_not_decay():
         ([(2,)], 0.1, 0.0),
         ([(2, 2)], 0.1, 0.01),
     ]
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("scheme", ["levels", "stacked"])
+def test_offsets_and_masks_have_a_rate_of_their_own_and_with_the_scale_need_not_decay(scheme, name):
+    network = nn.ModuleDict(
+        {
+            "backbone": nn.Conv2d(3, 16, 3),
+            "dyhead": build_dyhead(DyHeadConfig(scheme=scheme, num_blocks=2), channels=16),
+        }
+    )
+    config = OptimConfig(
+        name=name,
+        weight_decay=0.01,
+        backbone_lr_factor=0.1,
+        offset_lr_factor=0.02,
+        decay_offsets_and_scale=False,
+    )
+    optimizer = build_optimizer(config, network, backbone=network["backbone"], lr=1.0)
+    group_of = {
+        id(parameter): (group["lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    got = {name: group_of[id(parameter)] for name, parameter in network.named_parameters()}
+    offsets = [name for name in got if "offset_and_mask" in name]
+    assert len(offsets) == 4  # weight and bias of two blocks
+    for name in offsets:
+        assert got.pop(name) == (0.02, 0.0)
+    assert got.pop("dyhead.residual_scale") == (1.0, 0.0)
+    assert {got.pop("backbone.weight"), got.pop("backbone.bias")} == {(0.1, 0.01)}
+    assert set(got.values()) == {(1.0, 0.01)}
+
+
+def test_an_offset_rate_of_one_makes_no_group_of_its_own():
+    """So that optimizers of runs from before there was one can be restored."""
+    dyhead = build_dyhead(DyHeadConfig(num_blocks=1), channels=16)
+    optimizer = build_optimizer(OptimConfig(), dyhead, backbone=nn.Identity(), lr=0.1)
+    assert len(optimizer.param_groups) == 1
 
 
 def test_frozen_parameters_are_left_out():
