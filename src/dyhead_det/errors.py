@@ -15,7 +15,9 @@ DyHeadDetError (1)
 
 
 class DyHeadDetError(Exception):
-    """Say what was wanted, what was found, where, and what to do: one message for a person.
+    """Say what was wanted, what was found, where, and what to do: messages for a person.
+
+    Each argument is a message of its own, shown as a line: a file may have several problems.
 
     Attributes:
         is_told: another process of the run says the same.
@@ -23,6 +25,10 @@ class DyHeadDetError(Exception):
 
     exit_code: int = 1
     is_told: bool = False
+
+    def __str__(self) -> str:
+        """Return the messages, one a line."""
+        return "\n".join(map(str, self.args))
 
 
 class ConfigError(DyHeadDetError):

@@ -16,6 +16,7 @@ CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 RANKS = {
     "errors": 0,  # every error, with its exit code
     "contracts": 0,  # target, prediction, category map
+    "escaping": 0,  # text from outside made harmless for terminal, Markdown, CSV, HTML
     "files": 0,  # files written whole or not at all
     "config": 1,  # a run as typed sections; YAML in and out
     "distributed": 1,  # processes and devices

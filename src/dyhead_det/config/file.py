@@ -53,7 +53,7 @@ def _load(kind: type[AnySection], path: Path, overrides: tuple[str, ...]) -> Any
     except ValidationError as error:
         problems += [_describe(details, kind) for details in error.errors()]
     if problems:
-        raise ConfigError("\n".join(f"{path}: {problem}" for problem in problems))
+        raise ConfigError(*(f"{path}: {problem}" for problem in problems))
     return section
 
 
