@@ -20,11 +20,11 @@ class DyHeadDetError(Exception):
     Each argument is a message of its own, shown as a line: a file may have several problems.
 
     Attributes:
-        is_told: another process of the run says the same.
+        is_reported: another process of the run says the same.
     """
 
     exit_code: int = 1
-    is_told: bool = False
+    is_reported: bool = False
 
     def __str__(self) -> str:
         """Return the messages, one a line."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dyhead_det.cli.app import main
 from dyhead_det.config.schema import RunConfig
-from dyhead_det.distributed.launch import joined
+from dyhead_det.distributed.launch import init_process_group
 from dyhead_det.errors import DatasetError
 from dyhead_det.prediction.evaluate_checkpoint import evaluate_checkpoint
 from dyhead_det.training import step as step_module
@@ -62,7 +62,7 @@ def evaluate(run: Path, device) -> None:
 
 def train_all(folder: Path) -> None:
     """Train every run, and evaluate one."""
-    with joined("cpu") as device:
+    with init_process_group("cpu") as device:
         for name, config in configs(folder / "tiny").items():
             train(config, folder / name, device=device, resume=False)
         evaluate(folder / "thawed", device)

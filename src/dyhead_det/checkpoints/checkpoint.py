@@ -16,7 +16,7 @@ from dyhead_det.checkpoints.recognize import looks_like
 from dyhead_det.checkpoints.state_dicts import read_torch_file
 from dyhead_det.config.schema import RunConfig, parse_config, to_plain
 from dyhead_det.contracts import CategoryMap
-from dyhead_det.distributed.launch import main_only
+from dyhead_det.distributed.rank_zero import main_only
 from dyhead_det.errors import CheckpointError
 from dyhead_det.files import written_whole
 

@@ -58,7 +58,7 @@ def main() -> None:
     except DyHeadDetError as error:
         if is_debug:
             logging.getLogger(__name__).exception("where it happened:")
-        if not error.is_told:
+        if not error.is_reported:
             typer.echo(f"error: {error}", err=True)
         raise SystemExit(error.exit_code) from error
     except OSError as error:

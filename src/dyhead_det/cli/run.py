@@ -32,19 +32,20 @@ def train(
     """Train a detector as a configuration file says."""
     with quick_imports():
         from dyhead_det.config.file import load_config
-        from dyhead_det.distributed import launch as distributed
+        from dyhead_det.distributed.launch import init_process_group, was_restarted
+        from dyhead_det.distributed.rank_zero import local_main_first, main_only
         from dyhead_det.training.train import train
 
-    with distributed.joined(device) as own_device:
-        with distributed.one_per_machine_first():
+    with init_process_group(device) as own_device:
+        with local_main_first():
             run_config = load_config(config, tuple(overrides or ()))
         result = train(
             run_config,
             out or Path("runs") / config.stem,
             device=own_device,
-            resume=resume or distributed.was_restarted(),
+            resume=resume or was_restarted(),
         )
-        distributed.main_only(typer.echo)(result.summary())
+        main_only(typer.echo)(result.summary())
 
 
 def evaluate(
@@ -75,11 +76,12 @@ def evaluate(
 ) -> None:
     """Compute the COCO numbers of a checkpoint."""
     with quick_imports():
-        from dyhead_det.distributed import launch as distributed
+        from dyhead_det.distributed.launch import init_process_group
+        from dyhead_det.distributed.rank_zero import main_only
         from dyhead_det.prediction.evaluate_checkpoint import evaluate_checkpoint
 
     out = out or checkpoint.parent / "eval"
-    with distributed.joined(device) as own_device:
+    with init_process_group(device) as own_device:
         result = evaluate_checkpoint(
             checkpoint,
             out,
@@ -91,7 +93,7 @@ def evaluate(
             long_edge=long_edge,
             device=own_device,
         )
-        distributed.main_only(typer.echo)(
+        main_only(typer.echo)(
             f"{result.table()}\n\nwritten: {out}/metrics.json, {out}/detections.json"
         )
 

@@ -17,7 +17,7 @@ from dyhead_det.data.loaders import (
     build_train_loader,
 )
 from dyhead_det.data.samplers import Counts, samples_per_epoch
-from dyhead_det.distributed.launch import own_share
+from dyhead_det.distributed.world import get_rank, get_world_size
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,8 @@ def training_loader(config: RunConfig, data: CocoDataset, device: torch.device) 
         seed=config.seed,
         counts=_counts(config.data, data),
         groups=aspect_ratio_groups(data) if config.data.group_by_aspect_ratio else None,
-        **own_share(),
+        rank=get_rank(),
+        world_size=get_world_size(),
     )
 
 
@@ -70,7 +71,11 @@ def evaluation_loader(
 ) -> DetectionLoader:
     """Build a loader of whole images: scores are those of the pixels as they are in the files."""
     return build_eval_loader(
-        DetectionDataset(data), _reading(config, device), batch_size=batch_size, **own_share()
+        DetectionDataset(data),
+        _reading(config, device),
+        batch_size=batch_size,
+        rank=get_rank(),
+        world_size=get_world_size(),
     )
 
 

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from types import FrameType, TracebackType
 from typing import Any, Protocol
 
-from dyhead_det.distributed.launch import from_all
+from dyhead_det.distributed.collectives import all_gather_numbers
 from dyhead_det.errors import WorkerDiedError
 
 _SIGNALS = [
@@ -122,7 +122,8 @@ class WatchedBatches:
             batch = self._next(batches)
             images = () if batch is None else batch[0]
             signals, are_left, num_images = zip(
-                *from_all(self._stop.received or 0, batch is not None, len(images)), strict=True
+                *all_gather_numbers(self._stop.received or 0, batch is not None, len(images)),
+                strict=True,
             )
             if max(signals):
                 raise StopRequested(max(signals))

@@ -1,22 +1,18 @@
-"""How many processes train together, and sums over them; no different for one process alone."""
+"""Rank and world size: which one of the processes of a run this is; rank 0 of 1 when alone."""
 
 import torch.distributed as dist
-from torch import Tensor
 
 
-def num_processes() -> int:
-    """Return how many processes train this model together."""
+def get_world_size() -> int:
+    """Return how many processes (ranks) train this model together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def sum_over_processes(values: Tensor) -> Tensor:
-    """Add up values, without their gradients, of all processes; alone, return them as they are.
+def get_rank() -> int:
+    """Return the rank of this process, from 0 to world size - 1."""
+    return dist.get_rank() if get_world_size() > 1 else 0
 
-    Args:
-        values: of the same shape in every process.
-    """
-    if num_processes() == 1:
-        return values
-    values = values.detach().clone()
-    dist.all_reduce(values)
-    return values
+
+def is_main() -> bool:
+    """Return True on rank 0, which alone writes files and logs."""
+    return get_rank() == 0

@@ -15,8 +15,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from dyhead_det.contracts import Category, CategoryMap, Prediction, Target
+from dyhead_det.distributed.collectives import (
+    broadcast_buffers,
+    broadcast_object,
+    gather_objects,
+)
 from dyhead_det.distributed.device import images_to_device
-from dyhead_det.distributed.launch import from_main, gathered, is_main, main_only, share_buffers
+from dyhead_det.distributed.rank_zero import main_only
+from dyhead_det.distributed.world import is_main
 from dyhead_det.errors import DatasetError
 from dyhead_det.evaluation.coco_scores import (
     Backend,
@@ -59,13 +65,13 @@ def evaluate_detector(
     """
     matched = match_categories(categories, ground_truth["categories"])
     require_scorable(ground_truth, backend)
-    share_buffers(detector)
+    broadcast_buffers(detector)
     found_here = collect_detections(
         detector, loader, categories=matched, device=device, progress=progress
     )
     place = {image["id"]: number for number, image in enumerate(ground_truth["images"])}
-    detections = sorted(gathered(found_here), key=lambda found: place[found["image_id"]])
-    result = from_main(
+    detections = sorted(gather_objects(found_here), key=lambda found: place[found["image_id"]])
+    result = broadcast_object(
         lambda: evaluate_detections(ground_truth, detections, matched, backend=backend)
     )
     return result, detections

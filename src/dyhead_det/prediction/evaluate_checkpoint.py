@@ -7,7 +7,7 @@ import torch
 from dyhead_det.checkpoints.checkpoint import load_checkpoint
 from dyhead_det.data.build_datasets import load_evaluation_data
 from dyhead_det.data.build_loaders import evaluation_loader
-from dyhead_det.distributed.launch import one_per_machine_first
+from dyhead_det.distributed.rank_zero import local_main_first
 from dyhead_det.evaluation.coco_scores import Backend, EvalResult
 from dyhead_det.evaluation.evaluate import evaluate_detector, write_results
 from dyhead_det.prediction.predictor import Predictor
@@ -34,7 +34,7 @@ def evaluate_checkpoint(
         ConfigError: If options do not go together.
         DatasetError: If the data cannot be used or its categories are others.
     """
-    with one_per_machine_first():
+    with local_main_first():
         checkpoint = load_checkpoint(path)
         config = checkpoint.config
         dataset = load_evaluation_data(config.data, data=data, images=images)

@@ -6,7 +6,7 @@ import logging
 import os
 from pathlib import Path
 
-from dyhead_det.distributed.launch import main_only
+from dyhead_det.distributed.rank_zero import main_only
 from dyhead_det.files import written_whole
 
 logger = logging.getLogger(__name__)

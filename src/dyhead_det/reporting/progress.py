@@ -9,7 +9,7 @@ from types import TracebackType
 import torch
 from tqdm import tqdm
 
-from dyhead_det.distributed.launch import is_main
+from dyhead_det.distributed.world import is_main
 from dyhead_det.reporting.loading_advice import TOLERABLE_SHARE
 from dyhead_det.reporting.stopwatch import LOADING, STEPS, Stopwatch
 

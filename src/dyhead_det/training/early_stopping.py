@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 
 
 @dataclass(slots=True)
-class Patience:
+class EarlyStopping:
     """Counts the evaluations since AP last rose.
 
     patience: evaluations without a rise after which the run ends.

@@ -15,7 +15,8 @@ from PIL import Image
 from dyhead_det.config.file import to_yaml
 from dyhead_det.contracts import Target
 from dyhead_det.data.statistics import DataStatistics, count
-from dyhead_det.distributed.launch import is_main, main_only
+from dyhead_det.distributed.rank_zero import main_only
+from dyhead_det.distributed.world import is_main
 from dyhead_det.evaluation.coco_scores import CocoResult, EvalResult
 from dyhead_det.files import written_whole
 from dyhead_det.reporting.environment import describe_environment, num_cores

@@ -26,7 +26,7 @@ from dyhead_det.data.build_datasets import (
 )
 from dyhead_det.data.coco import CocoDataset
 from dyhead_det.data.samplers import samples_per_epoch
-from dyhead_det.distributed.world import num_processes
+from dyhead_det.distributed.world import get_world_size
 from dyhead_det.errors import CheckpointError, ConfigError
 from dyhead_det.evaluation.evaluate import match_categories
 from dyhead_det.models.detectors import Detector, build_detector
@@ -34,7 +34,7 @@ from dyhead_det.models.runtime import apply_runtime
 from dyhead_det.pretrained.finetune import start_from
 from dyhead_det.reporting.metrics_file import MetricsFile, drop_rows_after
 from dyhead_det.reporting.stopwatch import Stopwatch
-from dyhead_det.training.early_stopping import Patience
+from dyhead_det.training.early_stopping import EarlyStopping
 from dyhead_det.training.ema import build_ema
 from dyhead_det.training.frozen_backbone import BackboneFreezer
 from dyhead_det.training.optim import LearningRate, build_optimizer, scaled_lr
@@ -68,7 +68,7 @@ HARMLESS_KEYS = (
 class Run:
     """Everything that a run holds; the second half changes as it goes.
 
-    `network` is `detector` as it is called in training, where several processes share the work.
+    `ddp_model` is `detector` as it is called in training, wrapped where there are several ranks.
     """
 
     config: RunConfig
@@ -77,7 +77,7 @@ class Run:
     train_data: CocoDataset
     val_data: CocoDataset | None
     detector: Detector
-    network: nn.Module
+    ddp_model: nn.Module
     optimizer: torch.optim.Optimizer
     learning_rate: LearningRate
     scaler: torch.amp.GradScaler
@@ -86,7 +86,7 @@ class Run:
     metrics_file: MetricsFile
     frozen_backbone: BackboneFreezer
     ema: AveragedModel | None
-    patience: Patience | None
+    early_stopping: EarlyStopping | None
 
     step: int = 0
     evaluated_step: int = 0
@@ -107,7 +107,7 @@ class Run:
     @property
     def is_over(self) -> bool:
         """Whether no step is to follow: the last one is done, or patience has come to its end."""
-        stops_early = self.patience is not None and self.patience.is_over
+        stops_early = self.early_stopping is not None and self.early_stopping.is_over
         return self.step >= self.num_steps or stops_early
 
     @property
@@ -156,9 +156,9 @@ def build_run(
     is_new: bool,
 ) -> Run:
     """Build all parts; only a new run reads weights to start from."""
-    if config.train.batch_size < num_processes():
+    if config.train.batch_size < get_world_size():
         msg = (
-            f"train.batch_size: {config.train.batch_size} images for {num_processes()} processes; "
+            f"train.batch_size: {config.train.batch_size} images for {get_world_size()} processes; "
             "it counts the images of all of them, so give at least one for each"
         )
         raise ConfigError(msg)
@@ -196,7 +196,7 @@ def build_run(
         train_data=train_data,
         val_data=val_data,
         detector=detector,
-        network=detector,
+        ddp_model=detector,
         optimizer=optimizer,
         learning_rate=LearningRate(config.schedule, optimizer, num_steps=num_steps),
         scaler=torch.amp.GradScaler(device.type, enabled=config.train.amp == "fp16"),
@@ -206,7 +206,7 @@ def build_run(
             config.train.freeze, detector, steps_per_epoch=steps_per_epoch
         ),
         ema=None if config.train.ema is None else build_ema(config.train.ema, detector),
-        patience=_patience(config.train.early_stopping),
+        early_stopping=_early_stopping(config.train.early_stopping),
         metrics_file=MetricsFile(out / METRICS),
     )
 
@@ -220,8 +220,8 @@ def _frozen_backbone(
     return BackboneFreezer(detector.backbone.body, num_steps=num_steps)
 
 
-def _patience(config: EarlyStoppingConfig | None) -> Patience | None:
-    return None if config is None else Patience(config.patience, config.min_delta)
+def _early_stopping(config: EarlyStoppingConfig | None) -> EarlyStopping | None:
+    return None if config is None else EarlyStopping(config.patience, config.min_delta)
 
 
 def capture(run: Run, *, with_training: bool) -> Checkpoint:
@@ -239,9 +239,9 @@ def capture(run: Run, *, with_training: bool) -> Checkpoint:
         "num_summed": run.num_summed,
         "num_images": len(run.train_data),
         "data_digest": run.train_data.digest(),
-        "patience": None if run.patience is None else run.patience.state_dict(),
+        "patience": None if run.early_stopping is None else run.early_stopping.state_dict(),
         "ema": None,
-        "num_processes": num_processes(),
+        "num_processes": get_world_size(),
     }
     if run.ema is not None:
         training["ema"] = {
@@ -269,7 +269,9 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
     if training is None:
         msg = f"{run.last_path}: holds no state of a run to go on with"
         raise CheckpointError(msg)
-    harmless = [key for key in HARMLESS_KEYS if run.patience is None or key != EVAL_EVERY_EPOCHS]
+    harmless = [
+        key for key in HARMLESS_KEYS if run.early_stopping is None or key != EVAL_EVERY_EPOCHS
+    ]
     changed = changed_keys(to_plain(checkpoint.config), to_plain(run.config), tuple(harmless))
     if changed:
         msg = (
@@ -282,8 +284,8 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
     if run.ema is not None:
         run.detector.load_state_dict(training["ema"]["trained_model"])
         run.ema.n_averaged.fill_(training["ema"]["num_averaged"])
-    if run.patience is not None:
-        run.patience.load_state_dict(training["patience"])
+    if run.early_stopping is not None:
+        run.early_stopping.load_state_dict(training["patience"])
     run.optimizer.load_state_dict(training["optimizer"])
     run.scaler.load_state_dict(training["scaler"])
     run.step, run.metrics = checkpoint.step, checkpoint.metrics
@@ -301,12 +303,12 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
             parts,
             before,
         )
-    if training["num_processes"] != num_processes():
+    if training["num_processes"] != get_world_size():
         logger.info(
             "with %d processes instead of %d from here on: the same images, drawn sizes and "
             "learning rates in every step, but sums that are rounded and images that are padded "
             "otherwise",
-            num_processes(),
+            get_world_size(),
             training["num_processes"],
         )
 

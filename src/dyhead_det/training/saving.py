@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dyhead_det.checkpoints.checkpoint import save_checkpoint
-from dyhead_det.distributed.launch import main_only
+from dyhead_det.distributed.rank_zero import main_only
 from dyhead_det.errors import TrainingError
 from dyhead_det.files import link_or_copy
 from dyhead_det.reporting.stopwatch import SAVING

@@ -2,6 +2,7 @@
 
 import math
 import random
+from contextlib import nullcontext
 from itertools import pairwise
 
 import numpy as np
@@ -10,9 +11,10 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from dyhead_det.contracts import Target
+from dyhead_det.distributed.collectives import all_reduce_sum
+from dyhead_det.distributed.ddp import no_sync, wrap_ddp
 from dyhead_det.distributed.device import images_to_device
-from dyhead_det.distributed.launch import gradients_shared, own_share, parallel
-from dyhead_det.distributed.world import num_processes, sum_over_processes
+from dyhead_det.distributed.world import get_rank, get_world_size
 from dyhead_det.errors import NonFiniteLossError
 from dyhead_det.models.image_seeds import mix_seeds
 from dyhead_det.models.loss_normalizers import PER_IMAGE, loss_normalizers, loss_weights
@@ -23,7 +25,7 @@ LEAST_SCALE = 1e-4
 
 Part = tuple[list[Tensor], list[Target]]
 
-# What a process calls the network with when it has no image: its losses count for nothing. Only
+# What a process calls the model with when it has no image: its losses count for nothing. Only
 # batch norms that are not frozen see it.
 NOTHING: Part = (
     [torch.zeros(3, 64, 64, dtype=torch.uint8)],
@@ -42,16 +44,16 @@ def train_step(run: Run, images: list[Tensor], targets: list[Target]) -> tuple[f
     seed = mix_seeds(run.config.seed, run.step)
     lr = run.learning_rate.set(run.step)
     if run.frozen_backbone.set(run.step):
-        run.network = run.detector
-        run.network = parallel(run.detector)
+        run.ddp_model = run.detector
+        run.ddp_model = wrap_ddp(run.detector)
     run.optimizer.zero_grad(set_to_none=True)
     parts = _split(images, targets, run.config.train.accumulate)
     sums: dict[str, Tensor] = {}
-    first_number = own_share()["rank"] * run.config.train.accumulate
+    first_number = get_rank() * run.config.train.accumulate
     for index, (part, shares) in enumerate(zip(parts, _shares(run, parts, seed), strict=True)):
         # Layers that drop at random draw from the global generators, anew in every part.
         _seed_everything(mix_seeds(seed, first_number + index))
-        with gradients_shared(run.network, when=index == len(parts) - 1):
+        with nullcontext() if index == len(parts) - 1 else no_sync(run.ddp_model):
             losses = _weigh(_forward(run, *(part if part[0] else NOTHING), seed=seed), shares)
             total: Tensor = run.scaler.scale(torch.stack(list(losses.values())).sum())
             total.backward()  # type: ignore[no-untyped-call]  # PyTorch's, not annotated
@@ -76,7 +78,7 @@ def _split(images: list[Tensor], targets: list[Target], num_parts: int) -> list[
     Alone, no part is empty; several processes must take equally many, and one without an image
     takes part with nothing.
     """
-    if num_processes() == 1:
+    if get_world_size() == 1:
         num_parts = min(num_parts, len(images))
     bounds = [round(part * len(images) / num_parts) for part in range(num_parts + 1)]
     return [(images[start:end], targets[start:end]) for start, end in pairwise(bounds)]
@@ -88,7 +90,7 @@ def _shares(run: Run, parts: list[Part], seed: int) -> list[dict[str, Tensor]]:
     The whole is the batch of all processes, whose gradients are averaged: a part counts as often
     as there are processes.
     """
-    if len(parts) == num_processes() == 1:
+    if len(parts) == get_world_size() == 1:
         return [{}]
     counts = [
         loss_normalizers(
@@ -100,10 +102,10 @@ def _shares(run: Run, parts: list[Part], seed: int) -> list[dict[str, Tensor]]:
         for images, targets in parts
     ]
     own = torch.stack([torch.stack(list(part.values())) for part in counts]).sum(dim=0)
-    whole = dict(zip(counts[0], sum_over_processes(own), strict=True))
+    whole = dict(zip(counts[0], all_reduce_sum(own), strict=True))
     return [
         {
-            name: share * num_processes() * bool(images)
+            name: share * get_world_size() * bool(images)
             for name, share in loss_weights(count, whole).items()
         }
         for count, (images, _) in zip(counts, parts, strict=True)
@@ -126,7 +128,7 @@ def _forward(
     """Return the losses of a batch by the detector's names."""
     amp_type = AMP_TYPES[run.config.train.amp]
     with torch.autocast(run.device.type, dtype=amp_type, enabled=amp_type is not None):
-        losses: dict[str, Tensor] = run.network(
+        losses: dict[str, Tensor] = run.ddp_model(
             images_to_device(images, run.device),
             _targets_to_device(targets, run.device),
             seed=seed,
@@ -164,7 +166,7 @@ def _finite_values(run: Run, sums: dict[str, Tensor], targets: list[Target]) -> 
         NonFiniteLossError: If a loss or the gradient is NaN or infinite.
     """
     own = torch.stack(list(sums.values()))
-    means = sum_over_processes(own) / num_processes()
+    means = all_reduce_sum(own) / get_world_size()
     values = dict(zip(sums, means.tolist(), strict=True))
     if run.scaler.is_enabled():
         is_skipped = not math.isfinite(values["grad_norm"])

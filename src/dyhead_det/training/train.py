@@ -17,15 +17,11 @@ from dyhead_det.config.schema import RunConfig
 from dyhead_det.data.build_loaders import evaluation_loader, training_loader
 from dyhead_det.data.coco import CocoDataset
 from dyhead_det.data.loaders import DetectionLoader
-from dyhead_det.distributed.launch import (
-    from_main,
-    main_only,
-    main_only_block,
-    one_per_machine_first,
-    parallel,
-)
+from dyhead_det.distributed.collectives import broadcast_object
+from dyhead_det.distributed.ddp import wrap_ddp
+from dyhead_det.distributed.rank_zero import local_main_first, main_only, main_only_block
 from dyhead_det.distributed.stopping import StopRequested, StopSignals
-from dyhead_det.distributed.world import num_processes
+from dyhead_det.distributed.world import get_world_size
 from dyhead_det.errors import (
     ConfigError,
     DatasetError,
@@ -103,10 +99,10 @@ def train(
         StoppedError: If the run was stopped by a signal; it is saved then.
     """
     with main_only_block(held_folder(out)):
-        checkpoint = from_main(lambda: _checkpoint_to_go_on_from(out, resume=resume))
+        checkpoint = broadcast_object(lambda: _checkpoint_to_go_on_from(out, resume=resume))
         with (
             explained_out_of_memory(config, device, lambda: "nothing is saved yet"),
-            one_per_machine_first(),
+            local_main_first(),
         ):
             run = build_run(config, out, device, is_new=checkpoint is None)
         if checkpoint is not None:
@@ -146,7 +142,7 @@ def _tell_start(run: Run) -> None:
         "an epoch -> %s",
         run.config.model.detector.name,
         run.device.type,
-        f" in {num_processes()} processes" if num_processes() > 1 else "",
+        f" in {get_world_size()} processes" if get_world_size() > 1 else "",
         len(run.train_data),
         num_val,
         len(run.train_data.categories),
@@ -165,7 +161,7 @@ def _run_to_the_end(run: Run) -> None:
         device=run.device,
         stopwatch=run.stopwatch,
     )
-    run.network = parallel(run.detector)
+    run.ddp_model = wrap_ddp(run.detector)
     loader = training_loader(run.config, run.train_data, run.device)
     with StopSignals() as stop, progress, RunRecord(run, progress) as record:
         try:
@@ -260,7 +256,7 @@ def _evaluate(run: Run, data: CocoDataset, stop: StopSignals, record: RunRecord)
     run.metrics = result.metrics
     is_best = not run.best or result.ap > (run.best["AP"] or 0.0)
     # Only what can be read again counts as the best.
-    if is_best and from_main(lambda: save_best(run)):
+    if is_best and broadcast_object(lambda: save_best(run)):
         run.best = {"step": run.step, **result.metrics}
     run.evaluated_step = run.step
     logger.info(
@@ -272,13 +268,13 @@ def _evaluate(run: Run, data: CocoDataset, stop: StopSignals, record: RunRecord)
         " (best)" if is_best else "",
     )
     record.evaluated(result, detections, is_best=is_best, raw=raw)
-    if run.patience is not None:
-        run.patience.note(result.ap)
-        if run.patience.is_over:
+    if run.early_stopping is not None:
+        run.early_stopping.note(result.ap)
+        if run.early_stopping.is_over:
             logger.info(
                 "train.early_stopping: AP has not risen by more than %g in %d evaluations",
-                run.patience.min_delta,
-                run.patience.patience,
+                run.early_stopping.min_delta,
+                run.early_stopping.patience,
             )
 
 

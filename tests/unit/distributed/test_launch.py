@@ -3,28 +3,35 @@
 import pytest
 import torch
 
-from dyhead_det.distributed import launch as distributed
-from dyhead_det.distributed.launch import from_all, from_main, gathered, joined, own_share
+from dyhead_det.distributed import rank_zero
+from dyhead_det.distributed.collectives import (
+    all_gather_numbers,
+    broadcast_object,
+    gather_objects,
+)
+from dyhead_det.distributed.ddp import wrap_ddp
+from dyhead_det.distributed.launch import init_process_group, was_restarted
+from dyhead_det.distributed.world import get_rank, get_world_size, is_main
 from dyhead_det.errors import ConfigError
 
 
 def test_one_process_has_all_and_waits_for_nobody():
-    assert own_share() == {"rank": 0, "world_size": 1}
-    assert distributed.is_main()
-    assert from_main(lambda: "said") == "said"
-    assert gathered([1, 2]) == [1, 2]
-    assert from_all(3, 4) == [[3, 4]]
-    network = torch.nn.Linear(1, 1)
-    assert distributed.parallel(network) is network
-    with joined("cpu") as device:
+    assert (get_rank(), get_world_size()) == (0, 1)
+    assert is_main()
+    assert broadcast_object(lambda: "said") == "said"
+    assert gather_objects([1, 2]) == [1, 2]
+    assert all_gather_numbers(3, 4) == [[3, 4]]
+    model = torch.nn.Linear(1, 1)
+    assert wrap_ddp(model) is model
+    with init_process_group("cpu") as device:
         assert device == torch.device("cpu")
 
 
 def test_what_only_the_main_process_does_is_left_out_in_others(monkeypatch):
     done = []
-    distributed.main_only(done.append)("main")
-    monkeypatch.setattr(distributed, "is_main", lambda: False)
-    distributed.main_only(done.append)("other")
+    rank_zero.main_only(done.append)("main")
+    monkeypatch.setattr(rank_zero, "is_main", lambda: False)
+    rank_zero.main_only(done.append)("other")
     assert done == ["main"]
 
 
@@ -33,7 +40,7 @@ def test_torchrun_says_whether_it_has_started_a_run_again(monkeypatch, count, ex
     monkeypatch.delenv("TORCHELASTIC_RESTART_COUNT", raising=False)
     if count is not None:
         monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", count)
-    assert distributed.was_restarted() is expected
+    assert was_restarted() is expected
 
 
 @pytest.fixture(params=[0, 1])
@@ -55,6 +62,6 @@ def local_rank(monkeypatch, request):
     ],
 )
 def test_one_process_of_a_machine_tells_that_devices_are_missing(local_rank, name, message):
-    with pytest.raises(ConfigError, match=message) as caught, joined(name):
+    with pytest.raises(ConfigError, match=message) as caught, init_process_group(name):
         pass
-    assert caught.value.is_told is (local_rank > 0)
+    assert caught.value.is_reported is (local_rank > 0)

@@ -16,7 +16,9 @@ def other_process(monkeypatch):
 
     def gives(*numbers):
         of_other = iter(numbers)
-        monkeypatch.setattr(stopping, "from_all", lambda *own: [list(own), list(next(of_other))])
+        monkeypatch.setattr(
+            stopping, "all_gather_numbers", lambda *own: [list(own), list(next(of_other))]
+        )
 
     return gives
 

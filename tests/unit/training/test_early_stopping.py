@@ -2,7 +2,7 @@
 
 import pytest
 
-from dyhead_det.training.early_stopping import Patience
+from dyhead_det.training.early_stopping import EarlyStopping
 
 
 def note_all(patience, scores):
@@ -25,22 +25,22 @@ def note_all(patience, scores):
     ],
 )
 def test_evaluations_without_a_rise_are_counted_in_a_row(scores, ended):
-    assert note_all(Patience(2, 0.0), scores)[:1] == ended
+    assert note_all(EarlyStopping(2, 0.0), scores)[:1] == ended
 
 
 def test_a_rise_counts_only_from_the_last_that_did():
     """Steps of 0.04 add up: 0.58 is more than 0.05 above 0.5, and the reference from then on."""
-    patience = Patience(2, 0.05)
+    patience = EarlyStopping(2, 0.05)
     assert note_all(patience, [0.5, 0.54, 0.58]) == []
     assert patience.reference == 0.58
     assert note_all(patience, [0.6, 0.62]) == [2]
 
 
 def test_the_count_goes_on_from_its_state():
-    patience, again = Patience(3, 0.1), Patience(3, 0.1)
+    patience, again = EarlyStopping(3, 0.1), EarlyStopping(3, 0.1)
     note_all(patience, [0.5, 0.5])
     again.load_state_dict(patience.state_dict())
     assert again == patience
-    fresh = Patience(3, 0.1)
-    fresh.load_state_dict(Patience(3, 0.1).state_dict())
+    fresh = EarlyStopping(3, 0.1)
+    fresh.load_state_dict(EarlyStopping(3, 0.1).state_dict())
     assert fresh.reference is None

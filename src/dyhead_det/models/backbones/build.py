@@ -20,7 +20,7 @@ from dyhead_det.checkpoints.state_dicts import load_into, read_state_dict
 from dyhead_det.config.schema import BackboneConfig
 from dyhead_det.errors import CheckpointError, ConfigError
 from dyhead_det.models.backbones.swin import SWIN_SHAPES, SwinBackbone, SwinStages
-from dyhead_det.models.backbones.sync_norm import share_batch_norms
+from dyhead_det.models.backbones.sync_norm import convert_sync_batchnorm
 from dyhead_det.ops.frozen_norm import OnePassFrozenBatchNorm2d
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def build_backbone(
     _freeze_stages(backbone, config.frozen_stages)
     _freeze_batch_norms(backbone, all_of_them=config.norm == "frozen")
     if config.norm == "sync":
-        share_batch_norms(backbone)
+        convert_sync_batchnorm(backbone)
     return backbone
 
 

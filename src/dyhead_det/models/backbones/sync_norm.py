@@ -1,13 +1,14 @@
-"""Batch norms that take their statistics from the images of all processes that train together."""
+"""Synchronized batch norm: statistics over the images of all ranks."""
 
 import torch
 from torch import Tensor, nn
 
-from dyhead_det.distributed.world import num_processes, sum_over_processes
+from dyhead_det.distributed.collectives import all_reduce_sum
+from dyhead_det.distributed.world import get_world_size
 from dyhead_det.ops.gather.context import Context
 
 
-class SharedBatchNorm2d(nn.BatchNorm2d):
+class SyncBatchNorm2d(nn.BatchNorm2d):
     """A batch norm over all processes; PyTorch's, `SyncBatchNorm`, knows CUDA only.
 
     Args:
@@ -27,7 +28,7 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize maps (B, C, H, W); in training by mean and variance over all processes."""
-        if self.training and num_processes() > 1:
+        if self.training and get_world_size() > 1:
             normalized = self._normalize_together(x)
         else:
             normalized = super().forward(x)
@@ -37,9 +38,9 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
 
     def _normalize_together(self, x: Tensor) -> Tensor:
         values = x.detach().float()
-        count = sum_over_processes(values.new_tensor(x.numel() / self.num_features))
-        mean = sum_over_processes(values.sum(dim=(0, 2, 3))) / count  # (C,)
-        variance = sum_over_processes((values - _wide(mean)).square().sum(dim=(0, 2, 3))) / count
+        count = all_reduce_sum(values.new_tensor(x.numel() / self.num_features))
+        mean = all_reduce_sum(values.sum(dim=(0, 2, 3))) / count  # (C,)
+        variance = all_reduce_sum((values - _wide(mean)).square().sum(dim=(0, 2, 3))) / count
         with torch.no_grad():
             self.num_batches_tracked.add_(1)
             share = self.momentum or 1 / float(self.num_batches_tracked)
@@ -68,7 +69,7 @@ class _Whiten(torch.autograd.Function):
         x, mean, inverse_deviation, count = ctx.saved_tensors
         y = (x.float() - _wide(mean)) * _wide(inverse_deviation)
         sums = torch.stack([gradient.sum(dim=(0, 2, 3)), (gradient * y).sum(dim=(0, 2, 3))])
-        of_gradient, of_product = sum_over_processes(sums) / count
+        of_gradient, of_product = all_reduce_sum(sums) / count
         centered = gradient - _wide(of_gradient) - y * _wide(of_product)
         return (centered * _wide(inverse_deviation)).to(x.dtype), None, None, None
 
@@ -78,9 +79,9 @@ def _wide(channels: Tensor) -> Tensor:
     return channels[:, None, None]
 
 
-def share_batch_norms(network: nn.Module) -> None:
+def convert_sync_batchnorm(network: nn.Module) -> None:
     """Put a batch norm that is shared in the place of every one, in place."""
     for name, module in list(network.named_modules()):
         if isinstance(module, nn.BatchNorm2d):
             parent, _, child = name.rpartition(".")
-            setattr(network.get_submodule(parent), child, SharedBatchNorm2d(module))
+            setattr(network.get_submodule(parent), child, SyncBatchNorm2d(module))
