@@ -1,4 +1,4 @@
-"""Every published model is recognised by its keys, and every key has a place."""
+"""Every published model is recognized by its keys, and every key has a place."""
 
 import json
 import re
@@ -9,7 +9,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from dyhead_det.checkpoints.name_rules import translate
+from dyhead_det.checkpoints.key_mapping import translate
 from dyhead_det.errors import CheckpointError
 from dyhead_det.models.backbones.swin import SWIN_SHAPES
 from dyhead_det.models.detectors import build_detector
@@ -32,26 +32,26 @@ def meta_tensors(keys):
     return {name: torch.empty(shape, device="meta") for name, shape in keys.items()}
 
 
-def account_for(importer, tensors):
+def import_report(importer, tensors):
     config, num_classes = importer.describe_model(tensors, source="x.pth")
     with torch.device("meta"):
         detector = build_detector(config, num_classes=num_classes, load_backbone_weights=False)
-    table = importer.build_table(config)
-    _, account = translate(tensors, table, wanted=detector.state_dict(), source="x.pth")
-    return config, num_classes, account
+    mapping = importer.build_key_mapping(config)
+    _, report = translate(tensors, mapping, wanted=detector.state_dict(), source="x.pth")
+    return config, num_classes, report
 
 
 @pytest.mark.parametrize("model", AUTHORS)
 def test_every_key_of_the_authors_models_has_a_place(model):
     tensors = meta_tensors(checkpoints.authors_keys(model))
-    config, num_classes, account = account_for(detectron2, tensors)
+    config, num_classes, report = import_report(detectron2, tensors)
     assert (config.detector.name, config.backbone.name) == AUTHORS[model][1:]
     assert num_classes == 80
     assert config.dyhead.num_blocks == 6
     assert config.dyhead.coarse_offsets == "flattened"
     assert not config.dyhead.residual
-    assert account.mapped.keys() | account.dropped.keys() == tensors.keys()
-    is_index = [name.endswith("relative_position_index") for name in account.dropped]
+    assert report.mapped.keys() | report.dropped.keys() == tensors.keys()
+    is_index = [name.endswith("relative_position_index") for name in report.dropped]
     assert all(is_index)
     assert len(is_index) == (12 if model == "atss_swin_t" else 0)
 
@@ -69,13 +69,13 @@ def test_the_written_down_keys_are_the_authors(model):
 @pytest.mark.parametrize("model", MMDET)
 def test_every_key_of_mmdetections_models_has_a_place(model):
     tensors = meta_tensors(checkpoints.mmdet_keys(model))
-    config, num_classes, account = account_for(mmdet, tensors)
+    config, num_classes, report = import_report(mmdet, tensors)
     assert (config.backbone.name, num_classes) == (MMDET[model], 80)
     assert config.backbone.stride_in_1x1 == (model == "r50_caffe")
     assert config.detector.anchor_offset == (0.0 if model == "r50" else 0.5)
     assert config.input.pad_to_multiple == (32 if model == "r50" else None)
-    assert account.mapped.keys() | account.dropped.keys() == tensors.keys()
-    num_absent_biases = sum("no bias" in reason for reason in account.filled.values())
+    assert report.mapped.keys() | report.dropped.keys() == tensors.keys()
+    num_absent_biases = sum("no bias" in reason for reason in report.filled.values())
     assert num_absent_biases == 3 * 6
 
 
@@ -89,9 +89,9 @@ def test_every_swin_transformer_is_told_by_its_shapes(name):
         "window": shape.window,
     }
     tensors = meta_tensors(checkpoints.mmdet_keys("swin_l", swin_shape))
-    config, _, account = account_for(mmdet, tensors)
+    config, _, report = import_report(mmdet, tensors)
     assert config.backbone.name == name
-    assert account.mapped.keys() | account.dropped.keys() == tensors.keys()
+    assert report.mapped.keys() | report.dropped.keys() == tensors.keys()
 
 
 def test_buffers_of_older_files_and_a_missing_tensor(tmp_path):
@@ -103,11 +103,11 @@ def test_buffers_of_older_files_and_a_missing_tensor(tmp_path):
         **{f"anchor_generator.cell_anchors.{level}": (1, 4) for level in range(5)},
         "backbone.backbone.bottom_up.stem.conv1.norm.num_batches_tracked": (),
     }
-    _, _, account = account_for(detectron2, meta_tensors(old))
-    assert account.dropped.keys() == old.keys() - keys.keys()
+    _, _, report = import_report(detectron2, meta_tensors(old))
+    assert report.dropped.keys() == old.keys() - keys.keys()
     del keys["backbone.dyhead_tower.3.AttnConv.1.bias"]
     with pytest.raises(CheckpointError, match=r"blocks\.3\.scale\.score\.bias is missing"):
-        account_for(detectron2, meta_tensors(keys))
+        import_report(detectron2, meta_tensors(keys))
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_a_block_that_lacks_a_tensor_still_counts(importer, keys, missing):
     del keys[missing]
     message = r"1 tensors do not fit: .*\.blocks\.5\.offset_and_mask\.bias is missing"
     with pytest.raises(CheckpointError, match=message):
-        account_for(importer, meta_tensors(keys))
+        import_report(importer, meta_tensors(keys))
 
 
 @pytest.mark.parametrize(

@@ -34,8 +34,8 @@ class Imported(NamedTuple):
 def imported(keys, folder: Path, *, wrapping: str) -> Imported:
     tensors = checkpoints.fill(keys, seed=1)
     torch.save({wrapping: tensors, "iteration": 7}, folder / "published.pth")
-    account = import_weights(folder / "published.pth", folder / "ours.pt", format="auto")
-    assert account.dropped["iteration"] == "no tensor"
+    report = import_weights(folder / "published.pth", folder / "ours.pt", format="auto")
+    assert report.dropped["iteration"] == "no tensor"
     predictor = Predictor.from_checkpoint(
         load_checkpoint(folder / "ours.pt"),
         device=torch.device("cpu"),

@@ -96,10 +96,10 @@ def test_with_gamma_zero_the_pretrained_detections_are_its_own(name, tmp_path):
     assert published.keys() != theirs.state_dict().keys()
     torch.save(published, tmp_path / "coco.pth")
     detector, config = build(name, COCO_CATEGORIES, residual_scale=0.0)
-    account = start_from(detector, tmp_path / "coco.pth", categories=COCO_CATEGORIES, config=config)
-    assert account.matched_classes == COCO_CATEGORIES.names
-    assert account.unused == ()
-    assert all(".dyhead." in key for key in account.fresh)
+    report = start_from(detector, tmp_path / "coco.pth", categories=COCO_CATEGORIES, config=config)
+    assert report.matched_classes == COCO_CATEGORIES.names
+    assert report.unused == ()
+    assert all(".dyhead." in key for key in report.fresh)
     image = torch.rand(3, 75, 110)
     with torch.no_grad():
         expected = theirs([image])[0]
@@ -122,9 +122,9 @@ def test_classes_are_taken_by_name_and_others_start_anew(tmp_path):
     )
     detector, config = build("fasterrcnn", categories)
     before = {name: value.clone() for name, value in detector.state_dict().items()}
-    account = start_from(detector, tmp_path / "coco.pth", categories=categories, config=config)
-    assert account.matched_classes == ("Dog", "stop sign")
-    assert account.fresh_classes == ("Platelet",)
+    report = start_from(detector, tmp_path / "coco.pth", categories=categories, config=config)
+    assert report.matched_classes == ("Dog", "stop sign")
+    assert report.fresh_classes == ("Platelet",)
     head = "roi_heads.box_predictor."
     after, coco = detector.state_dict(), theirs.state_dict()
     scores, boxes = f"{head}cls_score.weight", f"{head}bbox_pred.weight"
@@ -143,9 +143,9 @@ def test_the_body_of_another_detector_is_taken_with_a_warning(tmp_path, caplog):
     detector, config = build("fcos", COCO_CATEGORIES)
     logging.getLogger("dyhead_det").propagate = True
     with caplog.at_level(logging.WARNING):
-        account = start_from(
+        report = start_from(
             detector, tmp_path / "coco.pth", categories=COCO_CATEGORIES, config=config
         )
     assert "its model has other values of detector.name;" in caplog.text
-    assert "network.backbone.body.conv1.weight" in account.used
-    assert account.matched_classes == ()
+    assert "network.backbone.body.conv1.weight" in report.used
+    assert report.matched_classes == ()

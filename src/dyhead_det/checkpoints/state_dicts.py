@@ -1,4 +1,4 @@
-"""State dicts from files: read safely, loaded with a full account of what fitted."""
+"""State dicts: read safely, loaded into modules, every key that does not fit reported."""
 
 import logging
 import pickle
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class LoadAccount:
+class LoadReport:
     """What became of every key when a state dict was loaded."""
 
     loaded: tuple[str, ...]
@@ -96,7 +96,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 def load_into(
     module: nn.Module, tensors: Mapping[str, Tensor], *, source: str, ignored: tuple[str, ...] = ()
-) -> LoadAccount:
+) -> LoadReport:
     """Copy what fits by name into a module and report every key that did not.
 
     Args:
@@ -135,4 +135,4 @@ def load_into(
         logger.warning("%s: %d keys missing: %s", source, len(missing), ", ".join(missing))
     if unexpected:
         logger.warning("%s: %d keys not used: %s", source, len(unexpected), ", ".join(unexpected))
-    return LoadAccount(tuple(fitting), missing, unexpected)
+    return LoadReport(tuple(fitting), missing, unexpected)

@@ -25,8 +25,8 @@ def import_(
     """Turn published weights into a checkpoint that finds exactly the same."""
     from dyhead_det.pretrained.importing import import_weights
 
-    account = import_weights(source, out, format=format)
-    typer.echo(f"{account}\nwritten: {out}")
+    report = import_weights(source, out, format=format)
+    typer.echo(f"{report}\nwritten: {out}")
 
 
 @app.command("list")

@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from dyhead_det.checkpoints.name_rules import Rule, matches, with_prefix
+from dyhead_det.checkpoints.key_mapping import Rule, matches, with_prefix
 from dyhead_det.config.schema import InputConfig
 from dyhead_det.errors import CheckpointError
 from dyhead_det.models.backbones.swin import SWIN_SHAPES
@@ -25,7 +25,7 @@ _RESNET_DEPTHS = {
 
 
 def count_indices(tensors: Mapping[str, Tensor], pattern: str) -> int:
-    """Return how many names match a pattern of `name_rules`."""
+    """Return how many names match a pattern of `key_mapping`."""
     return sum(1 for name in tensors if matches(pattern, name))
 
 
@@ -46,7 +46,7 @@ def num_rows(tensors: Mapping[str, Tensor], name: str, *, source: str) -> int:
     return len(tensors[name])
 
 
-def recognise_resnet(tensors: Mapping[str, Tensor], *, stem: str, blocks: str, source: str) -> str:
+def recognize_resnet(tensors: Mapping[str, Tensor], *, stem: str, blocks: str, source: str) -> str:
     """Return the name of a ResNet of bottlenecks.
 
     Args:
@@ -72,7 +72,7 @@ def recognise_resnet(tensors: Mapping[str, Tensor], *, stem: str, blocks: str, s
     return _RESNET_DEPTHS[depths]
 
 
-def recognise_swin(
+def recognize_swin(
     tensors: Mapping[str, Tensor], *, patches: str, blocks: str, bias_table: str, source: str
 ) -> str:
     """Return the name of a Swin transformer.

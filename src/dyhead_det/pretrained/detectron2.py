@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from dyhead_det.checkpoints.name_rules import Named, Rule, Table, with_prefix
+from dyhead_det.checkpoints.key_mapping import KeyMapping, Rule, UnmappedKey, with_prefix
 from dyhead_det.config.schema import (
     ATSSConfig,
     BackboneConfig,
@@ -27,8 +27,8 @@ from dyhead_det.pretrained.backbones import (
     count_blocks,
     flip_channels,
     num_rows,
-    recognise_resnet,
-    recognise_swin,
+    recognize_resnet,
+    recognize_swin,
     swin_rules,
 )
 
@@ -66,7 +66,7 @@ def describe_model(tensors: Mapping[str, Tensor], *, source: str) -> tuple[Model
     return config, num_classes
 
 
-def build_table(config: ModelConfig) -> Table:
+def build_key_mapping(config: ModelConfig) -> KeyMapping:
     """Return the rules for the names of a model's file."""
     finest_level = 2 if isinstance(config.detector, FasterRCNNConfig) else 3
     backbone_rules = swin_rules("detectron2") if config.backbone.name.startswith("swin") else RESNET
@@ -76,14 +76,14 @@ def build_table(config: ModelConfig) -> Table:
         *with_prefix("backbone.dyhead_tower.*.", "backbone.dyhead.blocks.*.", DYHEAD_BLOCK),
         *HEADS[config.detector.name],
     ]
-    return Table(with_prefix("", OURS, rules), DROPPED, FILLED)
+    return KeyMapping(with_prefix("", OURS, rules), DROPPED, FILLED)
 
 
 def _describe_backbone(
     tensors: Mapping[str, Tensor], *, source: str
 ) -> tuple[BackboneConfig, InputConfig]:
     if f"{BACKBONE}patch_embed.proj.weight" in tensors:
-        name = recognise_swin(
+        name = recognize_swin(
             tensors,
             patches=f"{BACKBONE}patch_embed.proj.weight",
             blocks=f"{BACKBONE}layers.{{stage}}.blocks.*.norm1.weight",
@@ -92,7 +92,7 @@ def _describe_backbone(
         )
         sizes = {"multi_scale": (640, 672, 704, 736, 768, 800)}
         return BackboneConfig(name=name, weights="none"), IMAGENET_INPUT.model_copy(update=sizes)
-    name = recognise_resnet(
+    name = recognize_resnet(
         tensors,
         stem=f"{BACKBONE}stem.conv1.weight",
         blocks=f"{BACKBONE}res{{stage_plus_1}}.*.conv3.weight",
@@ -215,18 +215,20 @@ HEADS = {
 _CELL_ANCHORS = "computed from the anchor sizes"
 
 DROPPED = [
-    Named("pixel_mean", "part of the configuration"),
-    Named("pixel_std", "part of the configuration"),
-    Named("anchor_generator.cell_anchors.*", _CELL_ANCHORS),
-    Named("proposal_generator.anchor_generator.cell_anchors.*", _CELL_ANCHORS),
-    Named(f"{BACKBONE}stem.conv1.norm.num_batches_tracked", "counts training steps"),
-    Named(f"{BACKBONE}res*.*.conv*.norm.num_batches_tracked", "counts training steps"),
-    Named(f"{BACKBONE}res*.*.shortcut.norm.num_batches_tracked", "counts training steps"),
-    Named(f"{BACKBONE}layers.*.blocks.*.attn.relative_position_index", "computed from the window"),
+    UnmappedKey("pixel_mean", "part of the configuration"),
+    UnmappedKey("pixel_std", "part of the configuration"),
+    UnmappedKey("anchor_generator.cell_anchors.*", _CELL_ANCHORS),
+    UnmappedKey("proposal_generator.anchor_generator.cell_anchors.*", _CELL_ANCHORS),
+    UnmappedKey(f"{BACKBONE}stem.conv1.norm.num_batches_tracked", "counts training steps"),
+    UnmappedKey(f"{BACKBONE}res*.*.conv*.norm.num_batches_tracked", "counts training steps"),
+    UnmappedKey(f"{BACKBONE}res*.*.shortcut.norm.num_batches_tracked", "counts training steps"),
+    UnmappedKey(
+        f"{BACKBONE}layers.*.blocks.*.attn.relative_position_index", "computed from the window"
+    ),
 ]
 
 FILLED = [
-    Named(
+    UnmappedKey(
         f"{OURS}backbone.body.extractor.features.*.*.attn.relative_position_index",
         "computed from the window",
     ),

@@ -17,7 +17,7 @@ import torchvision
 from torch import Tensor, nn
 
 from dyhead_det.checkpoints.foreign_files import named_tensors
-from dyhead_det.checkpoints.name_rules import Rule, renamed
+from dyhead_det.checkpoints.key_mapping import Rule, renamed
 from dyhead_det.checkpoints.recognize import looks_like
 from dyhead_det.checkpoints.state_dicts import read_torch_file
 from dyhead_det.config.schema import InputConfig, ModelConfig, to_plain
@@ -75,7 +75,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class StartAccount:
+class StartReport:
     """What became of the weights.
 
     used: Names of ours that were taken as they are.
@@ -105,7 +105,7 @@ class StartAccount:
 
 def start_from(
     detector: Detector, path: Path, *, categories: CategoryMap, config: ModelConfig
-) -> StartAccount:
+) -> StartReport:
     """Fill a detector with what fits of another's weights, in place.
 
     Args:
@@ -127,7 +127,7 @@ def start_from(
     if not used:
         raise CheckpointError(f"{path}: nothing in it fits this model")
     matched = _copy_classes(source, own, categories, first_label=detector.first_label)
-    account = StartAccount(
+    report = StartReport(
         used=tuple(used),
         matched_classes=matched,
         fresh_classes=tuple(name for name in categories.names if name not in matched),
@@ -136,12 +136,12 @@ def start_from(
             name for name in source.tensors if name not in used and not _tells_classes(name)
         ),
     )
-    logger.info("%s: %s", path, account)
+    logger.info("%s: %s", path, report)
     if not any(name.startswith(_BACKBONE) for name in used):
         logger.warning(
             "%s: nothing in it fits the backbone, which starts from random weights", path
         )
-    return account
+    return report
 
 
 def _warn_of_differences(path: Path, source: Source, config: ModelConfig) -> None:

@@ -15,7 +15,7 @@ from dyhead_det.checkpoints.foreign_files import (
     names_without_tensors,
     read_foreign_file,
 )
-from dyhead_det.checkpoints.name_rules import ImportAccount, Table, translate
+from dyhead_det.checkpoints.key_mapping import ImportReport, KeyMapping, translate
 from dyhead_det.checkpoints.recognize import looks_like
 from dyhead_det.config.schema import (
     DataConfig,
@@ -47,13 +47,13 @@ class _Importer(Protocol):
         self, tensors: Mapping[str, Tensor], *, source: str
     ) -> tuple[ModelConfig, int]: ...
 
-    def build_table(self, config: ModelConfig) -> Table: ...
+    def build_key_mapping(self, config: ModelConfig) -> KeyMapping: ...
 
 
 _IMPORTERS: dict[str, _Importer] = {"detectron2": detectron2, "mmdet": mmdet}
 
 
-def import_weights(source: Path, out: Path, *, format: WeightFormat) -> ImportAccount:
+def import_weights(source: Path, out: Path, *, format: WeightFormat) -> ImportReport:
     """Write a checkpoint from a file of published weights.
 
     Args:
@@ -78,9 +78,9 @@ def import_weights(source: Path, out: Path, *, format: WeightFormat) -> ImportAc
         )
     model, num_classes = _describe_model(importer, tensors, source=source)
     detector = build_detector(model, num_classes=num_classes, load_backbone_weights=False)
-    state, account = translate(
+    state, report = translate(
         tensors,
-        importer.build_table(model),
+        importer.build_key_mapping(model),
         wanted=detector.state_dict(),
         source=str(source),
     )
@@ -94,7 +94,7 @@ def import_weights(source: Path, out: Path, *, format: WeightFormat) -> ImportAc
     out.parent.mkdir(parents=True, exist_ok=True)
     save_checkpoint(out, checkpoint)
     without = dict.fromkeys(names_without_tensors(content), "no tensor")
-    return replace(account, dropped={**account.dropped, **without})
+    return replace(report, dropped={**report.dropped, **without})
 
 
 def _describe_model(

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from dyhead_det.checkpoints.name_rules import Named, Rule, Table, with_prefix
+from dyhead_det.checkpoints.key_mapping import KeyMapping, Rule, UnmappedKey, with_prefix
 from dyhead_det.config.schema import (
     ATSSConfig,
     BackboneConfig,
@@ -24,8 +24,8 @@ from dyhead_det.pretrained.backbones import (
     count_blocks,
     flip_channels,
     num_rows,
-    recognise_resnet,
-    recognise_swin,
+    recognize_resnet,
+    recognize_swin,
     swin_rules,
 )
 
@@ -76,7 +76,7 @@ def describe_model(tensors: Mapping[str, Tensor], *, source: str) -> tuple[Model
     return config, len(tensors["bbox_head.atss_cls.weight"])
 
 
-def build_table(config: ModelConfig) -> Table:
+def build_key_mapping(config: ModelConfig) -> KeyMapping:
     """Return the rules for the names of a model's file."""
     if config.backbone.name.startswith("swin"):
         backbone_rules = swin_rules("mmdet")
@@ -90,14 +90,14 @@ def build_table(config: ModelConfig) -> Table:
         *with_prefix("neck.1.dyhead_blocks.*.", "backbone.dyhead.blocks.*.", DYHEAD_BLOCK),
         *HEAD,
     ]
-    return Table(with_prefix("", OURS, rules), DROPPED, FILLED)
+    return KeyMapping(with_prefix("", OURS, rules), DROPPED, FILLED)
 
 
 def _describe_backbone(
     tensors: Mapping[str, Tensor], *, follows_authors: bool, source: str
 ) -> tuple[BackboneConfig, InputConfig]:
     if "backbone.patch_embed.projection.weight" in tensors:
-        name = recognise_swin(
+        name = recognize_swin(
             tensors,
             patches="backbone.patch_embed.projection.weight",
             blocks="backbone.stages.{stage}.blocks.*.norm1.weight",
@@ -107,7 +107,7 @@ def _describe_backbone(
         # The original draws any shorter edge from 480 to 1200 in training.
         sizes = {"short_edge": 1200, "long_edge": 2000, "multi_scale": tuple(range(480, 1201, 80))}
         return BackboneConfig(name=name, weights="none"), IMAGENET_INPUT.model_copy(update=sizes)
-    name = recognise_resnet(
+    name = recognize_resnet(
         tensors,
         stem="backbone.conv1.weight",
         blocks="backbone.layer{stage}.*.conv3.weight",
@@ -163,25 +163,25 @@ HEAD = [
 ]
 
 DROPPED = [
-    Named("data_preprocessor.%", "part of the configuration"),
-    Named("backbone.bn1.num_batches_tracked", "counts training steps"),
-    Named("backbone.layer*.*.bn*.num_batches_tracked", "counts training steps"),
-    Named("backbone.layer*.*.downsample.1.num_batches_tracked", "counts training steps"),
-    Named(
+    UnmappedKey("data_preprocessor.%", "part of the configuration"),
+    UnmappedKey("backbone.bn1.num_batches_tracked", "counts training steps"),
+    UnmappedKey("backbone.layer*.*.bn*.num_batches_tracked", "counts training steps"),
+    UnmappedKey("backbone.layer*.*.downsample.1.num_batches_tracked", "counts training steps"),
+    UnmappedKey(
         "backbone.stages.*.blocks.*.attn.w_msa.relative_position_index", "computed from the window"
     ),
 ]
 
 FILLED = [
     *(
-        Named(
+        UnmappedKey(
             f"{OURS}backbone.dyhead.blocks.*.{view}.bias",
             "mmdetection's deformable convolutions have no bias",
             value=0.0,
         )
         for view in ("coarser", "same", "finer")
     ),
-    Named(
+    UnmappedKey(
         f"{OURS}backbone.body.extractor.features.*.*.attn.relative_position_index",
         "computed from the window",
     ),

@@ -71,13 +71,13 @@ def test_a_file_without_tensors_is_refused(tmp_path):
 
 def test_loading_accounts_for_every_key():
     module = torch.nn.Linear(2, 3)
-    account = load_into(
+    report = load_into(
         module,
         {"weight": torch.ones(3, 2), "extra": torch.zeros(1), "head.w": torch.zeros(1)},
         source="test",
         ignored=("head.",),
     )
-    assert account.loaded == ("weight",)
-    assert account.missing == ("bias",)
-    assert account.unexpected == ("extra",)
+    assert report.loaded == ("weight",)
+    assert report.missing == ("bias",)
+    assert report.unexpected == ("extra",)
     assert torch.equal(module.weight, torch.ones(3, 2))

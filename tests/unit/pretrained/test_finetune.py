@@ -46,14 +46,14 @@ def test_what_fits_is_taken_and_classes_go_by_name(name, tmp_path):
     save_checkpoint(tmp_path / "old.pt", Checkpoint(config, OLD, state, step=1, metrics={}))
     config, new = build(name, NEW)
     fresh = {key: value.clone() for key, value in new.state_dict().items()}
-    account = start_from(new, tmp_path / "old.pt", categories=NEW, config=config.model)
-    assert account.matched_classes == ("Dog",)
-    assert account.fresh_classes == ("bird",)
-    assert account.fresh == account.unused == ()
+    report = start_from(new, tmp_path / "old.pt", categories=NEW, config=config.model)
+    assert report.matched_classes == ("Dog",)
+    assert report.fresh_classes == ("bird",)
+    assert report.fresh == report.unused == ()
     layer, old_rows, new_rows = CLASS_LAYERS[name]
     weight = f"network.{layer}.weight"
     for key, value in new.state_dict().items():
-        if key in account.used:
+        if key in report.used:
             assert torch.equal(value, state[key])
     taken, started = new.state_dict()[weight], fresh[weight]
     assert torch.equal(taken[new_rows], state[weight][old_rows])

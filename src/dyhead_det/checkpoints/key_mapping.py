@@ -1,4 +1,4 @@
-"""Names of foreign weights -> ours: tables of rules, applied with a full account.
+"""Key mapping: names of foreign weights -> ours, by rules; every key of both sides is reported.
 
 A rule reads ``res2.*.conv*.norm.%`` -> ``layer1.*.bn*.%``: a ``*`` is a number, the ``%`` at the
 end is the last word (weight, bias, running_mean ...); both are carried over in their order. A
@@ -28,8 +28,8 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
-    """Names that a table does not map, and why that is right.
+class UnmappedKey:
+    """Names that a mapping does not map, and why that is right.
 
     value: for names of ours what they are set to; None keeps what the model was built with.
     """
@@ -40,16 +40,16 @@ class Named:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class KeyMapping:
     """How to read one kind of file: `dropped` names the source's, `filled` ours."""
 
     rules: Sequence[Rule]
-    dropped: Sequence[Named] = ()
-    filled: Sequence[Named] = ()
+    dropped: Sequence[UnmappedKey] = ()
+    filled: Sequence[UnmappedKey] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class ImportAccount:
+class ImportReport:
     """What became of every key.
 
     mapped: the source's name -> ours.
@@ -82,13 +82,13 @@ def with_prefix(source: str, target: str, rules: Sequence[Rule]) -> list[Rule]:
 
 
 def translate(
-    tensors: Mapping[str, Tensor], table: Table, *, wanted: Mapping[str, Tensor], source: str
-) -> tuple[dict[str, Tensor], ImportAccount]:
+    tensors: Mapping[str, Tensor], mapping: KeyMapping, *, wanted: Mapping[str, Tensor], source: str
+) -> tuple[dict[str, Tensor], ImportReport]:
     """Turn foreign tensors into a state dict of ours.
 
     Args:
         tensors: The file's, by its names.
-        table: The rules of its kind.
+        mapping: The rules of its kind.
         wanted: Our model's state dict: names and shapes to fill.
         source: What to call the file in messages.
 
@@ -103,11 +103,11 @@ def translate(
     found: dict[str, Tensor] = {}
     problems: list[str] = []
     for name, tensor in tensors.items():
-        reason = _reason_for(name, table.dropped)
+        reason = _reason_for(name, mapping.dropped)
         if reason is not None:
             dropped[name] = reason.reason
             continue
-        match = _first_match(name, table.rules)
+        match = _first_match(name, mapping.rules)
         if match is None:
             problems.append(f"{name} is unknown")
             continue
@@ -119,7 +119,7 @@ def translate(
     state = _stack_rows(found)
     filled: dict[str, str] = {}
     for name, own in wanted.items():
-        reason = _reason_for(name, table.filled)
+        reason = _reason_for(name, mapping.filled)
         if name not in state and reason is not None:
             filled[name] = reason.reason
             state[name] = own if reason.value is None else torch.full_like(own, reason.value)
@@ -129,7 +129,7 @@ def translate(
         more = f"; and {len(problems) - MAX_NAMES_SHOWN} more" if problems[MAX_NAMES_SHOWN:] else ""
         raise CheckpointError(f"{source}: {len(problems)} tensors do not fit: {shown}{more}")
     ordered = {name: state[name].detach().to(own.dtype).clone() for name, own in wanted.items()}
-    return ordered, ImportAccount(mapped, dropped, filled)
+    return ordered, ImportReport(mapped, dropped, filled)
 
 
 def renamed(tensors: Mapping[str, Tensor], rules: Sequence[Rule]) -> dict[str, Tensor]:
@@ -158,7 +158,7 @@ def _first_match(name: str, rules: Sequence[Rule]) -> tuple[Rule, str] | None:
     return None
 
 
-def _reason_for(name: str, reasons: Sequence[Named]) -> Named | None:
+def _reason_for(name: str, reasons: Sequence[UnmappedKey]) -> UnmappedKey | None:
     return next((reason for reason in reasons if matches(reason.pattern, name)), None)
 
 

@@ -1,4 +1,4 @@
-"""Name rules and their account; what is said about a file of another kind."""
+"""Key mappings and their report; what is said about a file of another kind."""
 
 import pytest
 import torch
@@ -11,19 +11,19 @@ from torchvision.models.detection import (
     retinanet_resnet50_fpn,
 )
 
-from dyhead_det.checkpoints.name_rules import Named, Rule, Table, matches, translate
+from dyhead_det.checkpoints.key_mapping import KeyMapping, Rule, UnmappedKey, matches, translate
 from dyhead_det.checkpoints.recognize import looks_like
 from dyhead_det.errors import CheckpointError
 from dyhead_det.pretrained.importing import import_weights
 
-TABLE = Table(
+MAPPING = KeyMapping(
     rules=[
         Rule("block*.conv.%", "stages.*.%"),
         Rule("scales.*.scale", "scales[*]"),
         Rule("head.weight", "head.weight", lambda weight: weight.flip(0)),
     ],
-    dropped=[Named("pixel_mean", "part of the configuration")],
-    filled=[Named("stages.*.bias", "the original has none", value=0.0)],
+    dropped=[UnmappedKey("pixel_mean", "part of the configuration")],
+    filled=[UnmappedKey("stages.*.bias", "the original has none", value=0.0)],
 )
 TENSORS = {
     "block0.conv.weight": torch.ones(2, 2),
@@ -44,17 +44,17 @@ WANTED = {
 
 
 def test_every_key_of_both_sides_is_accounted_for():
-    state, account = translate(TENSORS, TABLE, wanted=WANTED, source="x.pth")
-    assert set(account.mapped) | set(account.dropped) == set(TENSORS)
+    state, report = translate(TENSORS, MAPPING, wanted=WANTED, source="x.pth")
+    assert set(report.mapped) | set(report.dropped) == set(TENSORS)
     assert state.keys() == WANTED.keys()
-    assert account.dropped == {"pixel_mean": "part of the configuration"}
-    assert account.filled == {f"stages.{index}.bias": "the original has none" for index in (0, 1)}
+    assert report.dropped == {"pixel_mean": "part of the configuration"}
+    assert report.filled == {f"stages.{index}.bias": "the original has none" for index in (0, 1)}
     assert state["scales"].tolist() == [5, 7]
     assert state["head.weight"].tolist() == [2, 1]
     assert state["head.weight"].dtype == torch.float32
     assert state["stages.1.weight"].unique().tolist() == [2]
     assert state["stages.0.bias"].tolist() == [0, 0]
-    assert str(account) == (
+    assert str(report) == (
         "5 tensors imported\n1 left out: pixel_mean (part of the configuration)\n"
         "2 not from the file: stages.*.bias (the original has none)"
     )
@@ -69,7 +69,7 @@ def test_all_misfits_are_told_at_once():
     }
     del tensors["block0.conv.weight"]
     with pytest.raises(CheckpointError) as error:
-        translate(tensors, TABLE, wanted=WANTED, source="x.pth")
+        translate(tensors, MAPPING, wanted=WANTED, source="x.pth")
     message = str(error.value)
     assert "x.pth: 4 tensors do not fit" in message
     assert "extra is unknown" in message
