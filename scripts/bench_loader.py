@@ -31,7 +31,7 @@ from torchvision.datasets import CocoDetection, wrap_dataset_for_transforms_v2
 from torchvision.transforms import v2
 
 from dyhead_det.data.coco import CocoDataset, load_coco
-from dyhead_det.data.loaders import DetectionDataset, Reading, build_train_loader
+from dyhead_det.data.loaders import DetectionDataset, LoaderOptions, build_train_loader
 from dyhead_det.data.transforms import build_augmentation
 from dyhead_det.distributed.device import images_to_device
 from made_data import draw_photographs, enlarge_photographs, write_annotations
@@ -174,7 +174,7 @@ class OurBatches:
             large_scale_jitter=None,
             size=EDGES[0],
         )
-        reading = Reading(
+        loader_options = LoaderOptions(
             num_workers=options.workers if num_workers is None else num_workers,
             prefetch_factor=prefetch_factor,
             persistent_workers=persistent_workers,
@@ -182,7 +182,9 @@ class OurBatches:
             broken_images="error",
         )
         dataset = DetectionDataset(coco, augmentation=augmentation, resized_to=resized_to)
-        self.loader = build_train_loader(dataset, reading, batch_size=options.batch_size, seed=0)
+        self.loader = build_train_loader(
+            dataset, loader_options, batch_size=options.batch_size, seed=0
+        )
 
     def __iter__(self) -> Iterator[list[Tensor]]:
         """Give the images of one batch after the other."""

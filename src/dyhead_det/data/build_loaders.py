@@ -12,7 +12,7 @@ from dyhead_det.data.coco import CocoDataset
 from dyhead_det.data.loaders import (
     DetectionDataset,
     DetectionLoader,
-    Reading,
+    LoaderOptions,
     build_eval_loader,
     build_train_loader,
 )
@@ -41,7 +41,7 @@ def training_loader(config: RunConfig, data: CocoDataset, device: torch.device) 
     resized_to = largest_training_size(config) if config.data.reduce_jpegs else None
     return build_train_loader(
         DetectionDataset(data, augmentation=augmentation, resized_to=resized_to),
-        _reading(config.data, device),
+        _loader_options(config.data, device),
         batch_size=config.train.batch_size,
         seed=config.seed,
         counts=_counts(config.data, data),
@@ -72,7 +72,7 @@ def evaluation_loader(
     """Build a loader of whole images: scores are those of the pixels as they are in the files."""
     return build_eval_loader(
         DetectionDataset(data),
-        _reading(config, device),
+        _loader_options(config, device),
         batch_size=batch_size,
         rank=get_rank(),
         world_size=get_world_size(),
@@ -88,8 +88,8 @@ def largest_training_size(config: RunConfig) -> tuple[int, int]:
     return max((input_config.short_edge, *input_config.multi_scale)), input_config.long_edge
 
 
-def _reading(config: DataConfig, device: torch.device) -> Reading:
-    return Reading(
+def _loader_options(config: DataConfig, device: torch.device) -> LoaderOptions:
+    return LoaderOptions(
         num_workers=config.num_workers,
         prefetch_factor=config.prefetch_factor,
         persistent_workers=config.persistent_workers,

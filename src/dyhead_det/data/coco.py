@@ -42,9 +42,9 @@ import torch
 from numpy.typing import NDArray
 
 from dyhead_det.contracts import CategoryMap, Target
-from dyhead_det.data.check import Findings, shorten
 from dyhead_det.data.coco_sections import read_annotations, read_categories, read_images
 from dyhead_det.data.images import image_size
+from dyhead_det.data.problems import AnnotationProblems, shorten
 from dyhead_det.data.records import Flags, Floats, Integers
 from dyhead_det.errors import DatasetError
 
@@ -92,7 +92,7 @@ class CocoDataset:
     @property
     def boxes(self) -> NDArray[np.float32]:
         """All boxes as ``xyxy`` pixels, (M, 4) float32, crowds included."""
-        return _corners(self.boxes_xywh)
+        return _xyxy(self.boxes_xywh)
 
     def path(self, index: int) -> Path:
         """Return where the file of image `index` lies."""
@@ -108,7 +108,7 @@ class CocoDataset:
         rows = np.arange(self.offsets[index], self.offsets[index + 1])
         rows = rows[~self.is_crowd[rows]]
         return {
-            "boxes": torch.from_numpy(_corners(self.boxes_xywh[rows])),
+            "boxes": torch.from_numpy(_xyxy(self.boxes_xywh[rows])),
             "labels": torch.from_numpy(self.labels[rows]),
             "image_id": int(self.image_ids[index]),
         }
@@ -191,7 +191,7 @@ def load_coco(annotations: Path, images: Path, *, split: str) -> CocoDataset:
 
 def _load(annotations: Path, images: Path, *, split: str) -> CocoDataset:
     document = _read_document(annotations, split=split)
-    findings = Findings(annotations)
+    problems = AnnotationProblems(annotations)
 
     def measure(file_name: str) -> tuple[int, int] | None:
         try:
@@ -199,10 +199,10 @@ def _load(annotations: Path, images: Path, *, split: str) -> CocoDataset:
         except DatasetError:
             return None
 
-    categories = read_categories(document["categories"], findings)
-    image_columns = read_images(document["images"], findings, measure=measure)
-    columns = read_annotations(document["annotations"], image_columns, categories, findings)
-    findings.conclude()
+    categories = read_categories(document["categories"], problems)
+    image_columns = read_images(document["images"], problems, measure=measure)
+    columns = read_annotations(document["annotations"], image_columns, categories, problems)
+    problems.conclude()
 
     order = np.argsort(columns.image_indices, kind="stable")
     counts = np.bincount(columns.image_indices, minlength=len(image_columns.ids))
@@ -293,7 +293,7 @@ def _offsets(counts: NDArray[np.integer[Any]]) -> Integers:
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 
-def _corners(boxes_xywh: Floats) -> NDArray[np.float32]:
+def _xyxy(boxes_xywh: Floats) -> NDArray[np.float32]:
     """Return boxes as ``xyxy``, (M, 4) float32."""
     top_left, size = boxes_xywh[:, :2], boxes_xywh[:, 2:]
     return np.concatenate([top_left, top_left + size], axis=1).astype(np.float32)

@@ -1,6 +1,6 @@
 """The three sections of a COCO file (categories, images, annotations) as checked columns.
 
-What is repaired and what is refused is told in `coco`; here it is noted in the `Findings`.
+What is repaired and what is refused is told in `coco`; here it is noted in `AnnotationProblems`.
 """
 
 import os
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dyhead_det.contracts import Category, CategoryMap
 from dyhead_det.data import records as read
-from dyhead_det.data.check import Findings
+from dyhead_det.data.problems import AnnotationProblems
 from dyhead_det.data.records import Flags, Floats, Integers, Record
 
 # Tools round coordinates; a box that reaches out by less is clipped without a word.
@@ -52,25 +52,25 @@ class AnnotationColumns:
     ids: Integers
 
 
-def read_categories(records: Sequence[object], findings: Findings) -> CategoryMap:
+def read_categories(records: Sequence[object], problems: AnnotationProblems) -> CategoryMap:
     """Read the categories in the order of their ids."""
     name_of_id: dict[int, str] = {}
-    for position, record in enumerate(_objects(records, "categories", findings)):
+    for position, record in enumerate(_objects(records, "categories", problems)):
         dataset_id, name = read.as_integer(record.get("id")), record.get("name")
         if dataset_id is None or not isinstance(name, str) or not name.strip():
-            findings.refuse("categories without an id or a name, positions", [position])
+            problems.refuse("categories without an id or a name, positions", [position])
         elif name_of_id.setdefault(dataset_id, name) != name:
-            findings.refuse("category ids with two names", [dataset_id])
+            problems.refuse("category ids with two names", [dataset_id])
         elif name in (name_of_id[other] for other in name_of_id if other != dataset_id):
-            findings.refuse("category names with two ids (rename or delete one)", [name])
+            problems.refuse("category names with two ids (rename or delete one)", [name])
     if not name_of_id:
-        findings.refuse("the list is empty", ["categories"])
+        problems.refuse("the list is empty", ["categories"])
     return CategoryMap(tuple(Category(name, key) for key, name in sorted(name_of_id.items())))
 
 
 def read_images(
     records: Sequence[object],
-    findings: Findings,
+    problems: AnnotationProblems,
     *,
     measure: Callable[[str], tuple[int, int] | None],
 ) -> ImageColumns:
@@ -78,47 +78,50 @@ def read_images(
 
     Args:
         records: the section of the file.
-        findings: gets what was repaired and what is refused.
+        problems: gets what was repaired and what is refused.
         measure: gives width and height of an image file by its name, for records without them.
     """
-    images = _objects(records, "images", findings)
+    images = _objects(records, "images", problems)
     if not images:
-        findings.refuse("the list is empty", ["images"])
+        problems.refuse("the list is empty", ["images"])
     ids, has_id = read.integers([image.get("id") for image in images])
-    findings.refuse("images without an integer id, positions", np.flatnonzero(~has_id))
-    names = _file_names(images, ids, findings)
-    sizes_wh = _sizes(images, ids, names, findings, measure=measure)
+    problems.refuse("images without an integer id, positions", np.flatnonzero(~has_id))
+    names = _file_names(images, ids, problems)
+    sizes_wh = _sizes(images, ids, names, problems, measure=measure)
 
     _, first, group = np.unique(ids, return_index=True, return_inverse=True)
     first_of_each = first[group]
     is_repeated = first_of_each != np.arange(len(ids))
     is_same = (names == names[first_of_each]) & (sizes_wh == sizes_wh[first_of_each]).all(axis=1)
-    findings.refuse("image ids used for different images", ids[is_repeated & ~is_same])
-    findings.repair("images listed twice, taken once, image ids", ids[is_repeated & is_same])
+    problems.refuse("image ids used for different images", ids[is_repeated & ~is_same])
+    problems.repair("images listed twice, taken once, image ids", ids[is_repeated & is_same])
     return ImageColumns(ids[~is_repeated], names[~is_repeated], sizes_wh[~is_repeated])
 
 
 def read_annotations(
-    records: Sequence[object], images: ImageColumns, categories: CategoryMap, findings: Findings
+    records: Sequence[object],
+    images: ImageColumns,
+    categories: CategoryMap,
+    problems: AnnotationProblems,
 ) -> AnnotationColumns:
     """Read the annotations: boxes clipped to their images, those without any area left out."""
-    annotations = _objects(records, "annotations", findings)
+    annotations = _objects(records, "annotations", problems)
     ids, has_id = read.integers([annotation.get("id") for annotation in annotations])
 
     image_indices = _rows_of([annotation.get("image_id") for annotation in annotations], images.ids)
-    findings.refuse("annotations of an unknown image", ids[image_indices < 0])
+    problems.refuse("annotations of an unknown image", ids[image_indices < 0])
     dataset_ids = np.array([category.dataset_id for category in categories], dtype=np.int64)
     labels = _rows_of([annotation.get("category_id") for annotation in annotations], dataset_ids)
-    findings.refuse("annotations of an unknown category", ids[labels < 0])
+    problems.refuse("annotations of an unknown category", ids[labels < 0])
     is_crowd, is_readable = read.flags([annotation.get("iscrowd") for annotation in annotations])
-    findings.refuse("iscrowd is neither 0 nor 1", ids[~is_readable])
+    problems.refuse("iscrowd is neither 0 nor 1", ids[~is_readable])
 
-    boxes_xywh = _read_boxes(annotations, ids, findings)
+    boxes_xywh = _read_boxes(annotations, ids, problems)
     is_placed = (image_indices >= 0) & (labels >= 0)
     sizes_wh = np.concatenate([images.sizes_wh, [[0, 0]]])[image_indices]  # row -1: unknown
-    boxes_xywh, is_kept = _fit_boxes(boxes_xywh, sizes_wh, ids, is_placed, findings)
-    areas = _areas(annotations, boxes_xywh, ids, is_kept, findings)
-    ids = _usable_ids(ids, has_id, findings)
+    boxes_xywh, is_kept = _fit_boxes(boxes_xywh, sizes_wh, ids, is_placed, problems)
+    areas = _areas(annotations, boxes_xywh, ids, is_kept, problems)
+    ids = _usable_ids(ids, has_id, problems)
     return AnnotationColumns(
         image_indices[is_kept],
         labels[is_kept],
@@ -129,11 +132,11 @@ def read_annotations(
     )
 
 
-def _objects(records: Sequence[object], section: str, findings: Findings) -> list[Record]:
+def _objects(records: Sequence[object], section: str, problems: AnnotationProblems) -> list[Record]:
     objects = [record for record in records if isinstance(record, dict)]
     if len(objects) < len(records):
         positions = (row for row, record in enumerate(records) if not isinstance(record, dict))
-        findings.refuse(f"entries of {section} that are not objects, positions", positions)
+        problems.refuse(f"entries of {section} that are not objects, positions", positions)
     return objects
 
 
@@ -147,18 +150,20 @@ def _rows_of(values: Sequence[object], ids: Integers) -> Integers:
     return np.where(is_readable & (ids[rows] == wanted), rows, -1)
 
 
-def _file_names(images: Sequence[Record], ids: Integers, findings: Findings) -> NDArray[np.str_]:
+def _file_names(
+    images: Sequence[Record], ids: Integers, problems: AnnotationProblems
+) -> NDArray[np.str_]:
     names = []
     for row, image in enumerate(images):
         written = image.get("file_name")
         name = _relative_name(written) if isinstance(written, str) else None
         if name is None:
-            findings.refuse(
+            problems.refuse(
                 "images whose file_name is no path inside the images folder",
                 [f"image id {ids[row]}: {written!r}"],
             )
         elif "\\" in str(written):
-            findings.repair("file_name with backslashes, read as folders, image ids", [ids[row]])
+            problems.repair("file_name with backslashes, read as folders, image ids", [ids[row]])
         names.append(name or "")
     return np.array(names, dtype=np.str_)
 
@@ -179,7 +184,7 @@ def _sizes(
     images: Sequence[Record],
     ids: Integers,
     names: NDArray[np.str_],
-    findings: Findings,
+    problems: AnnotationProblems,
     *,
     measure: Callable[[str], tuple[int, int] | None],
 ) -> Integers:
@@ -193,27 +198,33 @@ def _sizes(
         sizes_wh[row] = measured or (0, 0)
         what = f"image id {ids[row]}: {names[row]}"
         if measured:
-            findings.repair("images without width and height, taken from the image file", [what])
+            problems.repair("images without width and height, taken from the image file", [what])
         else:
-            findings.refuse(
+            problems.refuse(
                 "images without width and height, and no file to take them from", [what]
             )
     return sizes_wh
 
 
-def _read_boxes(annotations: Sequence[Record], ids: Integers, findings: Findings) -> Floats:
+def _read_boxes(
+    annotations: Sequence[Record], ids: Integers, problems: AnnotationProblems
+) -> Floats:
     boxes_xywh, is_from_segmentation, is_absent, is_malformed = read.boxes(annotations)
-    findings.refuse("malformed bbox or segmentation", ids[is_malformed])
-    findings.repair("boxes taken from the segmentation", ids[is_from_segmentation & ~is_malformed])
-    findings.repair("annotations without bbox and segmentation, dropped", ids[is_absent])
+    problems.refuse("malformed bbox or segmentation", ids[is_malformed])
+    problems.repair("boxes taken from the segmentation", ids[is_from_segmentation & ~is_malformed])
+    problems.repair("annotations without bbox and segmentation, dropped", ids[is_absent])
     greatest = np.abs(boxes_xywh[np.isfinite(boxes_xywh)]).max(initial=0)
     if 0 < greatest <= 1:
-        findings.refuse("bbox must be pixels, all of these lie within 0..1", ids)
+        problems.refuse("bbox must be pixels, all of these lie within 0..1", ids)
     return boxes_xywh
 
 
 def _fit_boxes(
-    boxes_xywh: Floats, sizes_wh: Integers, ids: Integers, is_placed: Flags, findings: Findings
+    boxes_xywh: Floats,
+    sizes_wh: Integers,
+    ids: Integers,
+    is_placed: Flags,
+    problems: AnnotationProblems,
 ) -> tuple[Floats, Flags]:
     """Clip boxes to their images.
 
@@ -222,7 +233,7 @@ def _fit_boxes(
         sizes_wh: (M, 2) of the image of each box.
         ids: (M,) annotation ids.
         is_placed: (M,) image and category are known.
-        findings: gets what was clipped and dropped.
+        problems: gets what was clipped and dropped.
 
     Returns:
         The boxes, untouched where they lie inside, 0 where dropped, (M, 4); and which of them
@@ -242,10 +253,10 @@ def _fit_boxes(
     is_clipped = is_kept & (overhang > 0)
 
     has_nan = ~is_finite & ~np.isnan(boxes_xywh).all(axis=1)
-    findings.repair("boxes with NaN or infinity, dropped", ids[has_nan])
-    findings.repair("boxes of zero or negative size, dropped", ids[is_empty])
-    findings.repair("boxes outside their image, dropped", ids[is_outside])
-    findings.repair(
+    problems.repair("boxes with NaN or infinity, dropped", ids[has_nan])
+    problems.repair("boxes of zero or negative size, dropped", ids[is_empty])
+    problems.repair("boxes outside their image, dropped", ids[is_outside])
+    problems.repair(
         "boxes partly outside their image, clipped", ids[is_kept & (overhang > _ROUNDING_PIXELS)]
     )
     fitted = np.concatenate([clipped[:, :2], clipped[:, 2:] - clipped[:, :2]], axis=1)
@@ -264,7 +275,7 @@ def _areas(
     boxes_xywh: Floats,
     ids: Integers,
     is_kept: Flags,
-    findings: Findings,
+    problems: AnnotationProblems,
 ) -> Floats:
     written: list[Any] = [annotation.get("area") for annotation in annotations]
     areas = read.floats(written)
@@ -272,11 +283,11 @@ def _areas(
     is_unusable = ~is_usable & is_kept
     if is_unusable.any():
         is_given = np.array([value is not None for value in written], dtype=np.bool_)
-        findings.repair("areas that are no positive number, replaced", ids[is_unusable & is_given])
+        problems.repair("areas that are no positive number, replaced", ids[is_unusable & is_given])
     return np.where(is_usable, areas, boxes_xywh[:, 2] * boxes_xywh[:, 3])
 
 
-def _usable_ids(ids: Integers, has_id: Flags, findings: Findings) -> Integers:
+def _usable_ids(ids: Integers, has_id: Flags, problems: AnnotationProblems) -> Integers:
     """Renumber unless every annotation has its own id from 1 on.
 
     pycocotools keeps the id of the ground truth that a detection matched and takes 0 for "none".
@@ -286,5 +297,5 @@ def _usable_ids(ids: Integers, has_id: Flags, findings: Findings) -> Integers:
     is_unusable |= ~np.isin(np.arange(len(ids)), first)
     if not is_unusable.any():
         return ids
-    findings.repair("annotation ids missing, repeated or below 1, renumbered", ids[is_unusable])
+    problems.repair("annotation ids missing, repeated or below 1, renumbered", ids[is_unusable])
     return np.arange(1, len(ids) + 1)

@@ -19,9 +19,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from dyhead_det.contracts import Target
-from dyhead_det.data.check import shorten
 from dyhead_det.data.coco import CocoDataset
 from dyhead_det.data.images import read_image
+from dyhead_det.data.problems import shorten
 from dyhead_det.data.samplers import (
     Counts,
     EpochBatchSampler,
@@ -117,7 +117,7 @@ class DetectionDataset(Dataset[Sample | BrokenImage]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class LoaderOptions:
     """How worker processes read images; none of it changes what a run sees.
 
     Attributes:
@@ -204,7 +204,7 @@ class DetectionLoader:
 
 def build_train_loader(
     dataset: DetectionDataset,
-    reading: Reading,
+    options: LoaderOptions,
     *,
     batch_size: int,
     seed: int,
@@ -235,13 +235,13 @@ def build_train_loader(
         world_size=world_size,
     )
     return _build_loader(
-        dataset, sampler, reading, lives_on=reading.persistent_workers and reading.num_workers > 0
+        dataset, sampler, options, lives_on=options.persistent_workers and options.num_workers > 0
     )
 
 
 def build_eval_loader(
     dataset: DetectionDataset,
-    reading: Reading,
+    options: LoaderOptions,
     *,
     batch_size: int,
     rank: int = 0,
@@ -254,29 +254,29 @@ def build_eval_loader(
     sampler = SequentialBatchSampler(
         len(dataset), batch_size=batch_size, rank=rank, world_size=world_size
     )
-    return _build_loader(dataset, sampler, reading, lives_on=False)
+    return _build_loader(dataset, sampler, options, lives_on=False)
 
 
 def _build_loader(
     dataset: DetectionDataset,
     sampler: Sampler[list[SampleKey]],
-    reading: Reading,
+    options: LoaderOptions,
     *,
     lives_on: bool,
 ) -> DetectionLoader:
     loader = DataLoader(
         dataset,
         batch_sampler=sampler,
-        num_workers=reading.num_workers,
+        num_workers=options.num_workers,
         collate_fn=_pack,
-        pin_memory=reading.pin_memory,
+        pin_memory=options.pin_memory,
         worker_init_fn=_prepare_worker,
-        prefetch_factor=reading.prefetch_factor if reading.num_workers else None,
+        prefetch_factor=options.prefetch_factor if options.num_workers else None,
         persistent_workers=lives_on,
         # Without its own generator, each pass would draw from the one that the model draws from.
         generator=torch.Generator(),
     )
-    return DetectionLoader(loader, reading.broken_images)
+    return DetectionLoader(loader, options.broken_images)
 
 
 def _pack(samples: list[Sample | BrokenImage]) -> _Delivery:

@@ -13,7 +13,7 @@ from dyhead_det.data.coco import load_coco
 from dyhead_det.data.loaders import (
     BrokenImage,
     DetectionDataset,
-    Reading,
+    LoaderOptions,
     build_eval_loader,
     build_train_loader,
 )
@@ -71,7 +71,7 @@ def dataset(coco):
     return DetectionDataset(coco, augmentation=augmentation)
 
 
-def reading(**changes):
+def options(**changes):
     settings = {
         "num_workers": 0,
         "prefetch_factor": 2,
@@ -79,16 +79,16 @@ def reading(**changes):
         "pin_memory": False,
         "broken_images": "error",
     }
-    return Reading(**{**settings, **changes})
+    return LoaderOptions(**{**settings, **changes})
 
 
 def train_loader(dataset, *, batch_size=2, **changes):
-    return build_train_loader(dataset, reading(**changes), batch_size=batch_size, seed=5)
+    return build_train_loader(dataset, options(**changes), batch_size=batch_size, seed=5)
 
 
 def eval_loader(coco, *, rank=0, world_size=1, **changes):
     return build_eval_loader(
-        DetectionDataset(coco), reading(**changes), batch_size=3, rank=rank, world_size=world_size
+        DetectionDataset(coco), options(**changes), batch_size=3, rank=rank, world_size=world_size
     )
 
 

@@ -14,7 +14,7 @@ _NUM_SHOWN = 5
 
 
 @dataclass(frozen=True)
-class Findings:
+class AnnotationProblems:
     """Problems of one annotation file by kind, each with the ids of the records that have it.
 
     The kinds keep the order in which they were found.
