@@ -157,6 +157,17 @@ def _accumulate(
         order of id, recall (T, K, areas, counts), both -1 where there is no ground truth, and the
         name of who computed them.
     """
+    name, evaluation = build_evaluation(ground_truth, detections, backend)
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation.evaluate()
+        evaluation.accumulate()
+    return evaluation.eval["precision"], evaluation.eval["recall"], name
+
+
+def build_evaluation(
+    ground_truth: Mapping[str, Any], detections: Sequence[CocoResult], backend: Backend
+) -> tuple[str, Any]:
+    """Return the name of who evaluates, and its `COCOeval` before anything is matched."""
     name, new_table, new_evaluation = _import_backend(backend)
     # Both libraries talk to stdout, which belongs to the program's own results.
     with contextlib.redirect_stdout(io.StringIO()):
@@ -171,10 +182,7 @@ def _accumulate(
                 "annotations": _numbered(annotations),
             }
             table.createIndex()
-        evaluation = new_evaluation(*tables, iouType="bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-    return evaluation.eval["precision"], evaluation.eval["recall"], name
+        return name, new_evaluation(*tables, iouType="bbox")
 
 
 def _numbered(annotations: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
