@@ -28,7 +28,7 @@ from dyhead_det.config.file import load_config
 from dyhead_det.config.schema import ModelConfig, RuntimeConfig
 from dyhead_det.contracts import Target
 from dyhead_det.models.detectors import Detector, build_detector
-from dyhead_det.models.runtime import apply_runtime
+from dyhead_det.models.runtime import prepare_detector
 from measuring import (
     Cost,
     draw_bars,
@@ -216,7 +216,7 @@ def build_ours(
     torch.manual_seed(0)
     detector = build_detector(config, num_classes=NUM_CLASSES, load_backbone_weights=False)
     detector.backbone.body.load_state_dict(backbone)
-    apply_runtime(runtime, detector, device)
+    prepare_detector(runtime, detector, device)
     return detector
 
 

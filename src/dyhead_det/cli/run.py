@@ -117,20 +117,22 @@ def predict(
 ) -> None:
     """Find objects in images: annotated pictures and COCO results."""
     with quick_imports():
+        from dyhead_det.models.runtime import pytorch_switches
         from dyhead_det.prediction.folder import predict_to_folder
         from dyhead_det.prediction.predictor import load
 
     predictor = load(checkpoint, device=device, short_edge=short_edge, long_edge=long_edge)
-    summary = predict_to_folder(
-        predictor,
-        sources,
-        out,
-        min_score=min_score,
-        classes=[name for names in classes or [] for name in names.split(",")],
-        max_detections=max_detections,
-        batch_size=batch_size,
-        draw=draw,
-    )
+    with pytorch_switches(predictor.runtime):
+        summary = predict_to_folder(
+            predictor,
+            sources,
+            out,
+            min_score=min_score,
+            classes=[name for names in classes or [] for name in names.split(",")],
+            max_detections=max_detections,
+            batch_size=batch_size,
+            draw=draw,
+        )
     typer.echo(
         f"{summary.num_detections} objects in {summary.num_images} images -> {summary.results}"
     )

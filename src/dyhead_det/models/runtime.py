@@ -1,9 +1,15 @@
-"""How a detector is run, as `runtime` in the configuration says: layout, precision, compilation.
+"""How a detector runs, as `runtime` in the configuration says: layout, precision, compilation.
 
-None of it changes what is computed, only the last digits and the time that it takes.
+None of it changes what is computed, only the last digits and the time that it takes. What belongs
+to the detector is done by `prepare_detector`; what belongs to the process (determinism, TF32,
+cuDNN's search) by `pytorch_switches`, which only commands and `train` enter: a program that loads
+a detector keeps its own.
 """
 
+import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -13,12 +19,57 @@ from dyhead_det.dyhead.head import DyHead
 from dyhead_det.errors import ConfigError
 from dyhead_det.models.backbones.pyramid import DyHeadBackbone
 from dyhead_det.models.detectors import Detector
+from dyhead_det.ops.deform_conv import resolve_backend
+
+logger = logging.getLogger(__name__)
+
+# Read by cuBLAS when it starts; without it some of its products are not deterministic.
+_CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
 
-def apply_runtime(config: RuntimeConfig, detector: Detector, device: torch.device) -> None:
-    """Bring a detector to a device and into the form to run in; set the switches of PyTorch.
+@contextmanager
+def pytorch_switches(config: RuntimeConfig) -> Iterator[None]:
+    """Set the process-wide switches of PyTorch for a block of code; put them back afterwards.
 
-    The switches are the process's: they hold for whatever else it computes, too.
+    Args:
+        config: The runtime section of a run.
+    """
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = (matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark)
+    was_deterministic = torch.are_deterministic_algorithms_enabled()
+    was_warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    had_workspace = _CUBLAS_WORKSPACE in os.environ
+    matmul.allow_tf32 = cudnn.allow_tf32 = config.tf32
+    cudnn.benchmark = config.cudnn_benchmark
+    if config.deterministic:
+        os.environ.setdefault(_CUBLAS_WORKSPACE, ":4096:8")
+    # An operator without a deterministic form warns once and does what it can.
+    _set_deterministic(config.deterministic, warn_only=True)
+    if config.tf32 and torch.cuda.is_available():
+        logger.info(
+            "float32 products and convolutions run in TF32, with 10 bits of mantissa, where the "
+            "GPU has it; runtime.tf32=false keeps all 23"
+        )
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before
+        _set_deterministic(was_deterministic, warn_only=was_warn_only)
+        if config.deterministic and not had_workspace:
+            del os.environ[_CUBLAS_WORKSPACE]
+
+
+def _set_deterministic(wanted: bool, *, warn_only: bool) -> None:
+    """Switch determinism, but not needlessly: it imports PyTorch's compiler, for seconds."""
+    is_so = torch.are_deterministic_algorithms_enabled() == wanted and (
+        not wanted or torch.is_deterministic_algorithms_warn_only_enabled() == warn_only
+    )
+    if not is_so:
+        torch.use_deterministic_algorithms(wanted, warn_only=warn_only)
+
+
+def prepare_detector(config: RuntimeConfig, detector: Detector, device: torch.device) -> None:
+    """Bring a detector to a device and into the form to run in; nothing else in the process.
 
     Args:
         config: The runtime section of a run.
@@ -28,7 +79,6 @@ def apply_runtime(config: RuntimeConfig, detector: Detector, device: torch.devic
     Raises:
         ConfigError: If it is to be compiled and cannot be.
     """
-    _set_switches(config)
     detector.to(device)
     if config.channels_last:
         # Convolutions with such weights return such maps, so the images need no change.
@@ -37,41 +87,30 @@ def apply_runtime(config: RuntimeConfig, detector: Detector, device: torch.devic
                 weight.data = weight.data.contiguous(memory_format=torch.channels_last)
     if config.compile:
         _require_compiler(device)
-        for part in _parts_to_compile(detector.backbone):
-            # In place: the compiled forward is the part's own, and no name of a weight gets a
+        for module in _modules_to_compile(detector.backbone, device):
+            # In place: the compiled forward is the module's own, and no name of a weight gets a
             # prefix. Sizes are variables from the start, else each new size of images would be
             # compiled anew.
-            part.compile(dynamic=True)
+            module.compile(dynamic=True)
 
 
-def _set_switches(config: RuntimeConfig) -> None:
-    torch.backends.cuda.matmul.allow_tf32 = config.tf32
-    torch.backends.cudnn.allow_tf32 = config.tf32
-    torch.backends.cudnn.benchmark = config.cudnn_benchmark
-    if config.deterministic:
-        # Read by cuBLAS when it starts.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    if torch.are_deterministic_algorithms_enabled() != config.deterministic:
-        # Not called needlessly: it imports PyTorch's compiler, which takes longer than to predict.
-        # An operator without a deterministic form says so once and does what it can.
-        torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
-
-
-def _parts_to_compile(backbone: DyHeadBackbone) -> list[nn.Module]:
-    """Return body, FPN and the blocks that torchvision's operator computes.
+def _modules_to_compile(backbone: DyHeadBackbone, device: torch.device) -> list[nn.Module]:
+    """Return body, FPN and those blocks of DyHead whose own forward runs.
 
     `attend_fast` only borrows the blocks' weights and stays as it is: compiled it was slower. The
     head is left alone, since its work depends on how many boxes are found.
     """
     dyhead = backbone.dyhead
-    parts = [backbone.body, backbone.fpn]
-    if isinstance(dyhead, DyHead) and dyhead.can_be_fast:
-        parts += dyhead.blocks
-    return parts
+    modules = [backbone.body, backbone.fpn]
+    if isinstance(dyhead, DyHead):
+        backend = resolve_backend(dyhead.deform_backend, torch.empty(0, device=device))
+        is_fast = dyhead.can_be_fast and backend == "gather"
+        modules += [] if is_fast else dyhead.blocks
+    return modules
 
 
 def _require_compiler(device: torch.device) -> None:
-    """Compile one addition, since a missing compiler would be told of only in the first step.
+    """Compile one addition: a missing compiler would only be noticed in the first step.
 
     Raises:
         ConfigError: If that fails, whatever the reason.

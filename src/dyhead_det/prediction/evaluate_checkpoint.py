@@ -10,6 +10,7 @@ from dyhead_det.data.build_loaders import evaluation_loader
 from dyhead_det.distributed.rank_zero import local_main_first
 from dyhead_det.evaluation.coco_scores import Backend, EvalResult
 from dyhead_det.evaluation.evaluate import evaluate_detector, write_results
+from dyhead_det.models.runtime import pytorch_switches
 from dyhead_det.prediction.predictor import Predictor
 
 
@@ -44,14 +45,15 @@ def evaluate_checkpoint(
     loader = evaluation_loader(
         config.data, dataset, predictor.device, batch_size=batch_size or config.eval.batch_size
     )
-    result, detections = evaluate_detector(
-        predictor.detector,
-        loader,
-        ground_truth=dataset.ground_truth(),
-        categories=predictor.categories,
-        device=predictor.device,
-        backend=backend or config.eval.backend,
-        progress=True,
-    )
+    with pytorch_switches(config.runtime):
+        result, detections = evaluate_detector(
+            predictor.detector,
+            loader,
+            ground_truth=dataset.ground_truth(),
+            categories=predictor.categories,
+            device=predictor.device,
+            backend=backend or config.eval.backend,
+            progress=True,
+        )
     write_results(out, result, detections)
     return result

@@ -12,12 +12,12 @@ from PIL import Image
 from torch import nn
 
 from dyhead_det.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from dyhead_det.config.schema import InputConfig, did_you_mean
+from dyhead_det.config.schema import InputConfig, RuntimeConfig, did_you_mean
 from dyhead_det.contracts import CategoryMap, Prediction
 from dyhead_det.distributed.device import choose_device, images_to_device
 from dyhead_det.errors import CheckpointError, ConfigError
 from dyhead_det.models.detectors import Detector, build_detector
-from dyhead_det.models.runtime import apply_runtime
+from dyhead_det.models.runtime import prepare_detector
 from dyhead_det.prediction.images import ImageLike, as_image
 from dyhead_det.visualize.draw import draw_detections
 
@@ -93,14 +93,24 @@ def load(
 
 
 class Predictor:
-    """A trained detector with the names of its classes, on one device."""
+    """A trained detector with the names of its classes, on one device.
+
+    Attributes:
+        runtime: How the detector was trained to run; commands set PyTorch's switches by it.
+    """
 
     def __init__(
-        self, detector: nn.Module, categories: CategoryMap, *, device: torch.device
+        self,
+        detector: nn.Module,
+        categories: CategoryMap,
+        *,
+        device: torch.device,
+        runtime: RuntimeConfig | None = None,
     ) -> None:
         self.detector = detector.to(device).eval()
         self.categories = categories
         self.device = device
+        self.runtime = runtime or RuntimeConfig()
 
     @classmethod
     def from_checkpoint(
@@ -115,8 +125,8 @@ class Predictor:
         detector = rebuild_detector(checkpoint, short_edge=short_edge, long_edge=long_edge)
         # Compiling takes longer than most predictions, and this machine may have no compiler.
         runtime = checkpoint.config.runtime.model_copy(update={"compile": False})
-        apply_runtime(runtime, detector, device)
-        return cls(detector, checkpoint.categories, device=device)
+        prepare_detector(runtime, detector, device)
+        return cls(detector, checkpoint.categories, device=device, runtime=runtime)
 
     @overload
     def predict(

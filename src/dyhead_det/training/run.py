@@ -30,7 +30,7 @@ from dyhead_det.distributed.world import get_world_size
 from dyhead_det.errors import CheckpointError, ConfigError
 from dyhead_det.evaluation.evaluate import match_categories
 from dyhead_det.models.detectors import Detector, build_detector
-from dyhead_det.models.runtime import apply_runtime
+from dyhead_det.models.runtime import prepare_detector
 from dyhead_det.pretrained.finetune import start_from
 from dyhead_det.reporting.metrics_file import MetricsFile, drop_rows_after
 from dyhead_det.reporting.stopwatch import Stopwatch
@@ -179,7 +179,7 @@ def build_run(
             categories=train_data.categories,
             config=config.model,
         )
-    apply_runtime(config.runtime, detector, device)
+    prepare_detector(config.runtime, detector, device)
     optimizer = build_optimizer(
         config.optim,
         detector,

@@ -33,6 +33,7 @@ from dyhead_det.evaluation.coco_scores import CocoResult, EvalResult
 from dyhead_det.evaluation.evaluate import evaluate_detector
 from dyhead_det.files import written_whole
 from dyhead_det.models.detectors import Detector
+from dyhead_det.models.runtime import pytorch_switches
 from dyhead_det.reporting.progress import TrainProgress, memory_gib
 from dyhead_det.reporting.stopwatch import EVALUATION, LOADING, STEPS
 from dyhead_det.training.out_of_memory import explained_out_of_memory
@@ -98,7 +99,7 @@ def train(
         TrainingError: If memory, a worker process or the disk at the end fails.
         StoppedError: If the run was stopped by a signal; it is saved then.
     """
-    with main_only_block(held_folder(out)):
+    with main_only_block(held_folder(out)), pytorch_switches(config.runtime):
         checkpoint = broadcast_object(lambda: _checkpoint_to_go_on_from(out, resume=resume))
         with (
             explained_out_of_memory(config, device, lambda: "nothing is saved yet"),

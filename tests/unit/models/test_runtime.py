@@ -3,6 +3,7 @@
 import copy
 import os
 from functools import partial
+from unittest import mock
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from dyhead_det.checkpoints.checkpoint import load_checkpoint
 from dyhead_det.config.schema import EMAConfig, RuntimeConfig
 from dyhead_det.errors import ConfigError
 from dyhead_det.models.detectors import build_detector
-from dyhead_det.models.runtime import apply_runtime
+from dyhead_det.models.runtime import prepare_detector, pytorch_switches
 from dyhead_det.prediction.predictor import load
 from dyhead_det.training.ema import build_ema
 from dyhead_det.training.train import train
@@ -22,13 +23,6 @@ from conftest import make_config
 CPU = torch.device("cpu")
 # PyTorch's compiler hides this warning of its own, but not where warnings are errors.
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
-
-
-@pytest.fixture(autouse=True)
-def _restored_switches():
-    """The switches are the process's."""
-    yield
-    apply_runtime(RuntimeConfig(tf32=False), small_detector(), CPU)
 
 
 @pytest.fixture
@@ -88,7 +82,7 @@ def require_equal_in_training_and_inference(detector, expected, sizes_hw):
 def test_channels_last_changes_the_layout_of_weights_and_maps_alone():
     detector = small_detector()
     expected = copy.deepcopy(detector)
-    apply_runtime(RuntimeConfig(channels_last=True), detector, CPU)
+    prepare_detector(RuntimeConfig(channels_last=True), detector, CPU)
     stages = detector.backbone.body(torch.rand(2, 3, 64, 64))
     assert all(x.is_contiguous(memory_format=torch.channels_last) for x in stages.values())
     require_equal_in_training_and_inference(detector, expected, [(64, 64), (64, 128)])
@@ -96,23 +90,62 @@ def test_channels_last_changes_the_layout_of_weights_and_maps_alone():
 
 def test_without_channels_last_weights_stay_contiguous():
     detector = small_detector()
-    apply_runtime(RuntimeConfig(channels_last=False), detector, CPU)
+    prepare_detector(RuntimeConfig(channels_last=False), detector, CPU)
     assert all(parameter.is_contiguous() for parameter in detector.parameters())
 
 
-def test_switches_are_set_as_configured_and_reset():
+def switches():
+    return (
+        torch.backends.cuda.matmul.allow_tf32,
+        torch.backends.cudnn.allow_tf32,
+        torch.backends.cudnn.benchmark,
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
+    )
+
+
+@pytest.fixture
+def strict_determinism():
+    """A caller who wants errors where an operator has no deterministic form."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def test_switches_hold_inside_the_block_and_are_the_callers_again_behind_it(strict_determinism):
+    before = switches()
     config = RuntimeConfig(tf32=True, cudnn_benchmark=True, deterministic=True)
-    apply_runtime(config, small_detector(), CPU)
-    assert torch.backends.cuda.matmul.allow_tf32
-    assert torch.backends.cudnn.allow_tf32
-    assert torch.backends.cudnn.benchmark
-    assert torch.are_deterministic_algorithms_enabled()
-    assert torch.is_deterministic_algorithms_warn_only_enabled()
-    assert os.environ["CUBLAS_WORKSPACE_CONFIG"]
-    apply_runtime(RuntimeConfig(tf32=False), small_detector(), CPU)
-    assert not torch.backends.cuda.matmul.allow_tf32
-    assert not torch.backends.cudnn.benchmark
-    assert not torch.are_deterministic_algorithms_enabled()
+    with pytorch_switches(config):
+        assert switches() == (True, True, True, True, True, ":4096:8")
+        with pytorch_switches(RuntimeConfig(tf32=False)):
+            assert switches()[:4] == (False, False, False, False)
+    assert switches() == before
+
+
+def test_switches_are_the_callers_again_after_an_error():
+    before = switches()
+    with (
+        pytest.raises(ZeroDivisionError),
+        pytorch_switches(RuntimeConfig(tf32=True, deterministic=True)),
+    ):
+        _ = 1 / 0
+    assert switches() == before
+
+
+def test_training_predicting_and_loading_leave_the_callers_switches(
+    strict_determinism, tiny_dataset, tmp_path
+):
+    # The value of the configuration is not the caller's in any of the three.
+    config = make_config(
+        tiny_dataset, train={"steps": 1}, runtime={"tf32": True, "cudnn_benchmark": True}
+    )
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    before = switches()
+    train(config, tmp_path / "run", device=CPU, resume=False)
+    assert switches() == before
+    load(tmp_path / "run" / "last.pt", device="cpu").predict(torch.rand(3, 64, 64))
+    assert switches() == before
 
 
 @pytest.mark.parametrize("norm", ["frozen", "normal"])
@@ -120,12 +153,33 @@ def test_a_deterministic_step_has_the_same_bits_as_another(norm):
     images = torch.rand(2, 3, 64, 64)
     results = []
     for deterministic in (True, True, False):
-        detector = small_detector(norm=norm)
-        apply_runtime(RuntimeConfig(deterministic=deterministic), detector, CPU)
-        results.append(pyramid_and_gradients(detector.train(), images)[1])
+        config = RuntimeConfig(deterministic=deterministic)
+        with pytorch_switches(config):
+            detector = small_detector(norm=norm)
+            prepare_detector(config, detector, CPU)
+            results.append(pyramid_and_gradients(detector.train(), images)[1])
     first, again, without = results
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert all(torch.equal(first[name], without[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    ("backend", "spatial", "are_compiled"),
+    [("gather", "deform", False), ("torchvision", "deform", True), ("gather", "conv", True)],
+)
+def test_blocks_are_compiled_where_their_own_forward_runs(backend, spatial, are_compiled):
+    """The fast path only borrows their weights; a plain convolution has no fast path."""
+    config = make_config(
+        model={"dyhead": {"num_blocks": 2, "deform_backend": backend, "spatial": spatial}}
+    )
+    detector = build_detector(config.model, num_classes=2, load_backbone_weights=False)
+    compiled = []
+    for name, module in detector.backbone.named_modules():
+        module.compile = lambda name=name, **_: compiled.append(name)
+    with _compiler_found():
+        prepare_detector(RuntimeConfig(compile=True), detector, CPU)
+    blocks = ["dyhead.blocks.0", "dyhead.blocks.1"] if are_compiled else []
+    assert compiled == ["body", "fpn", *blocks]
 
 
 # With torchvision's operator the compiler meets DyHead's blocks, too.
@@ -135,7 +189,7 @@ def test_a_compiled_backbone_is_the_eager_one_for_images_of_any_size(quick_compi
     detector = small_detector(backend)
     names = list(detector.state_dict())
     expected = copy.deepcopy(detector)
-    apply_runtime(RuntimeConfig(compile=True), detector, CPU)
+    prepare_detector(RuntimeConfig(compile=True), detector, CPU)
     assert list(detector.state_dict()) == names
     counted = torch._dynamo.utils.counters["stats"]
     require_equal_in_training_and_inference(detector, expected, [(160, 224)])
@@ -149,7 +203,7 @@ def test_a_compiled_backbone_is_the_eager_one_for_images_of_any_size(quick_compi
 @pytest.mark.slow
 def test_the_moving_average_and_copies_of_a_compiled_detector_are_their_own(quick_compiler):
     detector = small_detector()
-    apply_runtime(RuntimeConfig(compile=True), detector, CPU)
+    prepare_detector(RuntimeConfig(compile=True), detector, CPU)
     ema = build_ema(EMAConfig(decay=0.9), detector)
     images = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
@@ -173,6 +227,10 @@ def test_a_compiled_run_is_saved_and_predicts_without_a_compiler(
     assert load(path, device="cpu").predict(torch.rand(3, 64, 64)) is not None
 
 
+def _compiler_found():
+    return mock.patch.object(torch, "compile", lambda function: function)
+
+
 def _refuse(*_arguments, **_keywords):
     raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found\nand more")
 
@@ -180,7 +238,7 @@ def _refuse(*_arguments, **_keywords):
 def test_a_missing_compiler_is_one_line_before_the_first_step(monkeypatch):
     monkeypatch.setattr(torch, "compile", _refuse)
     with pytest.raises(ConfigError, match="No working C\\+\\+ compiler found; install") as caught:
-        apply_runtime(RuntimeConfig(compile=True), small_detector(), CPU)
+        prepare_detector(RuntimeConfig(compile=True), small_detector(), CPU)
     assert "runtime.compile=false" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -190,7 +248,7 @@ def test_the_stacked_scheme_runs_channels_last_too():
     detector = build_detector(config.model, num_classes=2, load_backbone_weights=False).eval()
     image = torch.rand(3, 64, 64)
     expected = detector([image])[0]["scores"]
-    apply_runtime(RuntimeConfig(tf32=False), detector, CPU)
+    prepare_detector(RuntimeConfig(tf32=False), detector, CPU)
     assert detector.backbone.fpn.layer_blocks[0][0].weight.is_contiguous(
         memory_format=torch.channels_last
     )
