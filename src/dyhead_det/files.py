@@ -1,14 +1,40 @@
-"""Files that are written whole or not at all."""
+"""Files: opened without waiting, written whole or not at all."""
 
+import errno
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from dyhead_det.errors import ConfigError
 
 _UNFINISHED = ".unfinished"
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open a file to read its bytes, without waiting for what is no file.
+
+    Opening a named pipe waits until somebody writes to it, and a device may never end.
+
+    Raises:
+        OSError: If it cannot be opened, or is a folder, a named pipe, a device or a socket.
+    """
+    # The two flags have no meaning on Windows, which has no pipes in folders.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "Is a named pipe, a device or a socket", str(path))
+        return os.fdopen(descriptor, "rb")
+    except OSError:
+        os.close(descriptor)
+        raise
 
 
 @contextmanager

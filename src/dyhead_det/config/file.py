@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
@@ -19,7 +18,14 @@ from dyhead_det.config.schema import (
     parse_section,
     to_plain,
 )
+from dyhead_det.config.yaml12 import MAX_CHARACTERS, MAX_DEPTH, read_yaml, write_yaml
 from dyhead_det.errors import ConfigError
+from dyhead_det.escaping import printable
+from dyhead_det.files import open_file
+
+_MAX_BYTES = MAX_CHARACTERS
+_MAX_SHOWN = 80
+_MAX_PROBLEMS = 20
 
 
 def load_config(path: Path, overrides: tuple[str, ...] = ()) -> RunConfig:
@@ -41,11 +47,11 @@ def load_dataset_config(path: Path) -> DatasetConfig:
 
 def to_yaml(config: Section) -> str:
     """Return the resolved configuration as YAML that `load_config` reads back."""
-    return yaml.dump(to_plain(config), Dumper=_PlainDumper, sort_keys=False, width=100)
+    return write_yaml(to_plain(config))
 
 
 def _load(kind: type[AnySection], path: Path, overrides: tuple[str, ...]) -> AnySection:
-    raw, problems = _read_yaml(path, kind)
+    raw, problems = _read_file(path, kind)
     for override in overrides:
         problems += _apply_override(raw, override)
     try:
@@ -53,96 +59,58 @@ def _load(kind: type[AnySection], path: Path, overrides: tuple[str, ...]) -> Any
     except ValidationError as error:
         problems += [_describe(details, kind) for details in error.errors()]
     if problems:
-        raise ConfigError(*(f"{path}: {problem}" for problem in problems))
+        more = len(problems) - _MAX_PROBLEMS
+        shown = problems[:_MAX_PROBLEMS] + [f"and {more} more problems"] * (more > 0)
+        raise ConfigError(*(f"{path}: {problem}" for problem in shown))
     return section
 
 
 def _with_absolute_paths(config: RunConfig) -> RunConfig:
-    root = str(Path(config.data.root).expanduser().resolve())
+    root = _absolute(config.data.root, "data.root")
     data = config.data.model_copy(update={"root": root})
     backbone = config.model.backbone
     if backbone.weights not in ("imagenet", "none"):
-        weights = str(Path(backbone.weights).expanduser().resolve())
+        weights = _absolute(backbone.weights, "model.backbone.weights")
         backbone = backbone.model_copy(update={"weights": weights})
     start = config.model.weights
     if start is not None:
-        start = str(Path(start).expanduser().resolve())
+        start = _absolute(start, "model.weights")
     model = config.model.model_copy(update={"backbone": backbone, "weights": start})
     return config.model_copy(update={"data": data, "model": model})
 
 
-# --- strict YAML ---------------------------------------------------------------------------------
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """YAML 1.2's plain values (`1e-4` is a number, `off` and dates are text), no repeated keys."""
-
-    yaml_implicit_resolvers: dict[str, list[Any]] = {}  # noqa: RUF012 - as PyYAML declares it
-
-    def __init__(self, stream: str) -> None:
-        super().__init__(stream)
-        self.problems: list[str] = []
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: dict[str, int] = {}
-        for key_node, _ in node.value:
-            line = key_node.start_mark.line + 1
-            if key_node.value in seen:
-                self.problems.append(
-                    f"{key_node.value}: written twice, in lines {seen[key_node.value]} and {line}"
-                )
-            seen[str(key_node.value)] = line
-        return super().construct_mapping(node, deep)
-
-
-class _PlainDumper(yaml.SafeDumper):
-    """Writes lists of plain values in one line."""
-
-
-def _represent_list(dumper: yaml.SafeDumper, values: list[Any]) -> yaml.SequenceNode:
-    return dumper.represent_sequence("tag:yaml.org,2002:seq", values, flow_style=True)
-
-
-_PlainDumper.add_representer(list, _represent_list)
-
-for _tag, _pattern, _first in (
-    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
-    ("int", r"[-+]?[0-9]+", list("-+0123456789")),
-    (
-        "float",
-        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf)|\.(nan|NaN)",
-        list("-+.0123456789"),
-    ),
-):
-    _StrictLoader.add_implicit_resolver(
-        f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), _first
-    )
-_PlainDumper.yaml_implicit_resolvers = _StrictLoader.yaml_implicit_resolvers  # quote what it reads
-
-
-def _parse_yaml(text: str) -> tuple[Any, list[str]]:
-    loader = _StrictLoader(text)
+def _absolute(path: str, key: str) -> str:
     try:
-        return loader.get_single_data(), loader.problems
-    finally:
-        loader.dispose()
+        return str(Path(path).expanduser().resolve())
+    except (OSError, RuntimeError) as error:  # no such user; links in a circle
+        raise ConfigError(f"{key}: {printable(path)} leads nowhere: {error}") from error
 
 
-def _read_yaml(path: Path, kind: type[Section]) -> tuple[dict[str, Any], list[str]]:
+# --- what is written ----------------------------------------------------------------------------
+
+
+def _read_file(path: Path, kind: type[Section]) -> tuple[dict[str, Any], list[str]]:
     """Read the top-level mapping and the problems of its spelling.
 
     Raises:
         ConfigError: If there is no mapping to go on with.
     """
     try:
-        raw, problems = _parse_yaml(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        msg = f"{path}: cannot read the configuration: {error.strerror}"
+        with open_file(path) as file:
+            encoded = file.read(_MAX_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"{path}: cannot read the configuration: {reason}") from error
+    if len(encoded) > _MAX_BYTES:
+        raise ConfigError(f"{path}: not a configuration: larger than {_MAX_BYTES} bytes")
+    try:
+        raw, problems = read_yaml(encoded.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        line = encoded.count(b"\n", 0, error.start) + 1
+        msg = f"{path}: not a YAML file: line {line}: no UTF-8 text; save it as UTF-8"
         raise ConfigError(msg) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        msg = f"{path}: not a YAML file: {' '.join(str(error).split())}"
-        raise ConfigError(msg) from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: not a YAML file: {error}") from error
     if not isinstance(raw, dict):
         msg = f"{path}: expected sections ({', '.join(kind.model_fields)}) at the top level"
         raise ConfigError(msg)
@@ -153,19 +121,20 @@ def _apply_override(raw: dict[str, Any], override: str) -> list[str]:
     """Set one ``key.path=value`` in place; return what is wrong with it."""
     path, equals, text = override.partition("=")
     keys = path.strip().split(".")
-    if not equals or not all(keys):
-        return [f"--set {override}: write it as key.path=value, e.g. --set train.epochs=12"]
+    shown = printable(override, max_length=_MAX_SHOWN)
+    if not equals or not all(keys) or len(keys) > MAX_DEPTH:
+        return [f"--set {shown}: write it as key.path=value, e.g. --set train.epochs=12"]
     try:
-        value, problems = _parse_yaml(text)
-    except yaml.YAMLError as error:
-        return [f"--set {override}: not a YAML value: {' '.join(str(error).split())}"]
+        value, problems = read_yaml(text)
+    except ValueError as error:
+        return [f"--set {shown}: not a YAML value: {error}"]
     section = raw
     for key in keys[:-1]:
         if not isinstance(section.get(key), dict):
             section[key] = {}
         section = section[key]
     section[keys[-1]] = value
-    return problems
+    return [f"--set {shown}: {problem}" for problem in problems]
 
 
 # --- problems, in words --------------------------------------------------------------------------
@@ -174,9 +143,9 @@ def _apply_override(raw: dict[str, Any], override: str) -> list[str]:
 def _describe(details: ErrorDetails, kind: type[Section]) -> str:
     """Turn one of pydantic's errors into ``key: what, allowed values, did you mean``."""
     keys, section = _locate(details["loc"], kind)
-    key = ".".join(keys) or "top level"
+    key = printable(".".join(keys) or "top level", max_length=_MAX_SHOWN)
     problem, context = details["type"], details.get("ctx", {})
-    found = json.dumps(details["input"], default=str)
+    found = _show(details["input"])
     if problem == "extra_forbidden" and key in RENAMED_KEYS:
         return f"{key}: is called {RENAMED_KEYS[key]} now; rename it"
     if problem == "extra_forbidden" and section is not None:
@@ -190,7 +159,7 @@ def _describe(details: ErrorDetails, kind: type[Section]) -> str:
         if isinstance(word, dict):
             key, word = f"{key}.name", word.get("name")
         hint = did_you_mean(str(word), re.findall(r"'([^']*)'", expected))
-        return f"{key}: {json.dumps(word, default=str)} is none of {expected}; {hint}".rstrip("; ")
+        return f"{key}: {_show(word)} is none of {expected}; {hint}".rstrip("; ")
     if problem == "union_tag_not_found":
         return f"{key}.name: missing; it has no default"
     message = details["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
@@ -198,9 +167,16 @@ def _describe(details: ErrorDetails, kind: type[Section]) -> str:
         inner, colon, rest = message.partition(": ")
         is_section = isinstance(details["input"], dict)
         if is_section:
-            return f"{'.'.join([*keys, inner])}: {rest}" if colon else f"{key}: {message}"
+            place = printable(".".join([*keys, inner]), max_length=_MAX_SHOWN)
+            return f"{place}: {rest}" if colon else f"{key}: {message}"
         return f"{key}: {found} is unknown; {message}"
-    return f"{key}: {found} is not {message}"
+    hint = "; write true or false" if problem in ("bool_type", "bool_parsing") else ""
+    return f"{key}: {found} is not {message}{hint}"
+
+
+def _show(value: object) -> str:
+    """Return a value as JSON, cut where it is long."""
+    return printable(json.dumps(value, default=str, ensure_ascii=False), max_length=_MAX_SHOWN)
 
 
 def _locate(

@@ -169,7 +169,7 @@ class BackboneConfig(Section):
     @field_validator("name")
     @classmethod
     def _known_name(cls, name: str) -> str:
-        if name in BACKBONE_NAMES or re.fullmatch(r"timm/\S+", name):
+        if name in BACKBONE_NAMES or re.fullmatch(r"timm/[\w.-]+", name, re.ASCII):
             return name
         msg = (
             f"{did_you_mean(name, BACKBONE_NAMES)}one of {', '.join(BACKBONE_NAMES)}, timm/<model>"

@@ -1,9 +1,12 @@
 """Configuration files: what is refused, in which words, and what comes back unchanged."""
 
+import os
+from pathlib import Path
+
 import pytest
 
 from dyhead_det.config.file import load_config, load_dataset_config, to_yaml
-from dyhead_det.config.schema import changed_keys, to_plain
+from dyhead_det.config.schema import SplitConfig, changed_keys, to_plain
 from dyhead_det.errors import ConfigError
 
 MINIMAL = """
@@ -181,3 +184,99 @@ def test_a_data_set_by_itself_is_read(tmp_path):
     path.write_text("root: coco\nannotation: val.json\nimages: val\n")
     with pytest.raises(ConfigError, match="annotation: unknown key; did you mean 'annotations'"):
         load_dataset_config(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"\xff\xfea\x00", "not a YAML file: line 1: no UTF-8 text; save it as UTF-8"),
+        (b"seed: 1\nname: \xe4\n", "not a YAML file: line 2: no UTF-8 text; save it as UTF-8"),
+        (b"a" * 300_000, "not a configuration: larger than 262144 bytes"),
+        (b"? [1, 2]\n: 3\n", "not a YAML file: line 1: a list or a mapping is no key"),
+        (b"seed: !!int abc\n", "not a YAML file: line 1: 'abc' is no int"),
+        (b"data: &d {root: x, train: *d}\n", "not a YAML file: line 1: *d lies within &d itself"),
+        (b"a: 1\x00\n", "not a YAML file: line 1: \\x00 may not stand in YAML"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_refused_in_one_line(tmp_path, content, problem):
+    path = tmp_path / "run.yaml"
+    path.write_bytes(content)
+    assert problems_of(path)[0].startswith(problem)
+    assert len(problems_of(path)) == 1
+
+
+def test_a_byte_order_mark_is_no_problem(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_bytes(b"\xef\xbb\xbf" + MINIMAL.encode())
+    assert load_config(path).train.epochs == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_named_pipe_and_a_device_are_refused_without_waiting(tmp_path):
+    os.mkfifo(tmp_path / "pipe.yaml")
+    for path in (tmp_path / "pipe.yaml", Path("/dev/zero")):
+        (problem,) = problems_of(path)
+        assert problem == ("cannot read the configuration: Is a named pipe, a device or a socket")
+
+
+def test_a_folder_is_refused(tmp_path):
+    assert problems_of(tmp_path) == ["cannot read the configuration: Is a directory"]
+
+
+def test_the_steps_of_010_are_ten(write):
+    path = write(MINIMAL.replace("epochs: 2", "steps: 010"))
+    assert load_config(path).train.steps == 10
+    assert load_config(path, ("seed=09",)).seed == 9
+
+
+def test_a_merge_key_takes_over_what_the_section_has_not(write):
+    text = MINIMAL.replace(
+        "train: {annotations: a.json, images: i}",
+        "train: &t {annotations: a.json, images: i}\n  val:\n    <<: *t\n    annotations: b.json",
+    )
+    assert load_config(write(text)).data.val == SplitConfig(annotations="b.json", images="i")
+
+
+def test_a_change_of_one_section_leaves_another_alias_of_it_alone(write):
+    text = MINIMAL.replace(
+        "train: {annotations: a.json, images: i}",
+        "train: &t {annotations: a.json, images: i}\n  val: *t",
+    )
+    data = load_config(write(text), ("data.val.images=v",)).data
+    assert (data.train.images, data.val) == ("i", SplitConfig(annotations="a.json", images="v"))
+
+
+@pytest.mark.parametrize("key", ["data.root", "model.weights", "model.backbone.weights"])
+def test_a_home_of_nobody_is_told_with_its_key(write, key):
+    with pytest.raises(ConfigError, match=rf"^{key}: ~nosuchuser/x leads nowhere: "):
+        load_config(write(MINIMAL), (f"{key}=~nosuchuser/x",))
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        (".".join("a" * 40) + "=1", "--set a.a.a."),
+        ("train.steps=" + "9" * 99_999, "--set train.steps=999"),
+        ("a=\x1b[2J", "--set a=\\x1b[2J: not a YAML value: line 1: \\x1b may not stand in YAML"),
+        ("a\x1b[2J=1", "a\\x1b[2J: unknown key"),
+        ("data.root=${HOME}", "--set data.root=${HOME}: line 1: ${HOME}: environment variables"),
+        ("data.persistent_workers=yes", 'data.persistent_workers: "yes" is not a valid boolean'),
+        ("data.persistent_workers=no", 'data.persistent_workers: "no" is not a valid boolean'),
+        ("train.steps=1_000", 'train.steps: "1_000" is not a valid integer'),
+        ("train.steps=1:30", 'train.steps: "1:30" is not a valid integer'),
+        ("train={<<: 1}", "--set train={<<: 1}: not a YAML value: line 1: `<<` takes a mapping"),
+        ("model.backbone.name=timm/../x", 'model.backbone.name: "timm/../x" is unknown'),
+    ],
+)
+def test_a_hostile_override_is_one_short_line(write, override, problem):
+    problems = problems_of(write(MINIMAL), override)
+    assert any(each.startswith(problem) for each in problems)
+    assert all(len(each) < 400 and each.isprintable() for each in problems)
+
+
+def test_a_value_of_the_wrong_type_is_shown_cut_and_many_problems_are_counted(write):
+    (problem,) = problems_of(write(MINIMAL), f"seed={'x' * 5000}")
+    assert len(problem) < 200
+    problems = problems_of(write(MINIMAL + "".join(f"k{n}: 1\n" for n in range(100))))
+    assert len(problems) == 21
+    assert problems[-1] == "and 80 more problems"
