@@ -1,28 +1,33 @@
-"""The moving average of the weights: a second detector that follows the first one step by step."""
+"""Exponential moving average (EMA) of the weights: a second model that follows the trained one."""
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dyhead_det.config.schema import EMAConfig
-from dyhead_det.models.detectors import Detector
 
-# Parameters or buffers, as `AveragedModel` hands them over.
+# Parameters or buffers, as `AveragedModel` hands them over: all of one type and device.
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
-def build_ema(config: EMAConfig, detector: Detector) -> AveragedModel:
-    """Return a copy of a detector that `update_parameters` moves towards it, buffers too.
+def build_ema(config: EMAConfig, model: nn.Module) -> AveragedModel:
+    """Return a copy of a model that `update_parameters` moves towards it, buffers too.
 
-    The copy lies on the detector's device and is left out of what is compiled or distributed.
+    Floating-point tensors are averaged, all others (indices, numbers of batches) copied. The copy
+    lies on the model's device and is left out of what is compiled or distributed.
     """
 
-    def average(averages: Tensors, current: Tensors, _num_averaged: Tensor | int) -> None:
+    @torch.no_grad()
+    def average(averages: Tensors, current: Tensors, num_averaged: Tensor | int) -> None:
+        if not averages[0].is_floating_point():
+            torch._foreach_copy_(averages, current)
+            return
         # Not the given number, which lies on the GPU: reading it would wait for the whole step.
         decay = ema_decay(config, int(ema.n_averaged))
         update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]  # PyTorch's
-        update(averages, current, _num_averaged)
+        update(averages, current, num_averaged)
 
-    ema = AveragedModel(detector, multi_avg_fn=average, use_buffers=True)
+    ema = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
     return ema
 
 

@@ -16,6 +16,7 @@ from dyhead_det.distributed.ddp import no_sync, wrap_ddp
 from dyhead_det.distributed.device import images_to_device
 from dyhead_det.distributed.world import get_rank, get_world_size
 from dyhead_det.errors import NonFiniteLossError
+from dyhead_det.models.backbones.sync_norm import excluded_from_statistics
 from dyhead_det.models.image_seeds import mix_seeds
 from dyhead_det.models.loss_normalizers import PER_IMAGE, loss_normalizers, loss_weights
 from dyhead_det.training.run import Run
@@ -25,8 +26,7 @@ LEAST_SCALE = 1e-4
 
 Part = tuple[list[Tensor], list[Target]]
 
-# What a process calls the model with when it has no image: its losses count for nothing. Only
-# batch norms that are not frozen see it.
+# What a rank calls the model with when it has no image; losses and statistics of it do not count.
 NOTHING: Part = (
     [torch.zeros(3, 64, 64, dtype=torch.uint8)],
     [Target(boxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.int64))],
@@ -54,7 +54,7 @@ def train_step(run: Run, images: list[Tensor], targets: list[Target]) -> tuple[f
         # Layers that drop at random draw from the global generators, anew in every part.
         _seed_everything(mix_seeds(seed, first_number + index))
         with nullcontext() if index == len(parts) - 1 else no_sync(run.ddp_model):
-            losses = _weigh(_forward(run, *(part if part[0] else NOTHING), seed=seed), shares)
+            losses = _weigh(_losses_of(run, part, seed=seed), shares)
             total: Tensor = run.scaler.scale(torch.stack(list(losses.values())).sum())
             total.backward()  # type: ignore[no-untyped-call]  # PyTorch's, not annotated
         for name, loss in losses.items():
@@ -120,6 +120,14 @@ def _weigh(losses: dict[str, Tensor], shares: dict[str, Tensor]) -> dict[str, Te
         )
         for name, loss in losses.items()
     }
+
+
+def _losses_of(run: Run, part: Part, *, seed: int) -> dict[str, Tensor]:
+    images, targets = part
+    if images:
+        return _forward(run, images, targets, seed=seed)
+    with excluded_from_statistics(run.detector):
+        return _forward(run, *NOTHING, seed=seed)
 
 
 def _forward(

@@ -1,9 +1,11 @@
-"""The moving average against its formula."""
+"""The moving average against its formula, for what every backbone consists of."""
 
 import pytest
 import torch
+from torch import nn
 
-from dyhead_det.config.schema import EMAConfig
+from dyhead_det.config.schema import BACKBONE_NAMES, BackboneConfig, EMAConfig
+from dyhead_det.models.backbones.build import build_backbone
 from dyhead_det.models.detectors import build_detector
 from dyhead_det.training.ema import build_ema, ema_decay
 
@@ -50,6 +52,56 @@ def test_what_does_not_move_keeps_its_bits(detector):
     for _ in range(20):
         ema.update_parameters(detector)
     assert all(torch.equal(x, before[name]) for name, x in ema.module.state_dict().items())
+
+
+def backbone(name):
+    config = BackboneConfig(name=name, weights="none", norm="normal")
+    return build_backbone(config, stage_names=("c2", "c3", "c4", "c5"), load_weights=False)
+
+
+def one_number_each(model):
+    """Return a module with one number in the place of every tensor: same names and types."""
+    state = nn.Module()
+    for name, parameter in model.named_parameters():
+        number = nn.Parameter(torch.zeros(1, dtype=parameter.dtype))
+        state.register_parameter(name.replace(".", "-"), number)
+    for name, buffer in model.named_buffers():
+        state.register_buffer(name.replace(".", "-"), torch.zeros(1, dtype=buffer.dtype))
+    return state
+
+
+@pytest.mark.parametrize("name", BACKBONE_NAMES)
+def test_floating_tensors_are_averaged_and_all_others_copied(name):
+    """Indices and counts are no quantities to average: 0 and 8 became 2, 0 and 1 stayed 0."""
+    with torch.device("meta"):
+        model = backbone(name)
+    state = one_number_each(model)
+    ema = build_ema(EMAConfig(decay=0.75, warmup=False), state)
+    for value in (0, 8):
+        with torch.no_grad():
+            for x in state.state_dict().values():
+                x.fill_(value)
+        ema.update_parameters(state)
+    for key, x in ema.module.state_dict().items():
+        assert x == (2 if x.is_floating_point() else 8), key
+
+
+def test_the_windows_of_a_swin_transformer_stay_as_they_are():
+    model = backbone("swin_t")
+    before = {name: x.clone() for name, x in model.named_buffers()}
+    assert any(name.endswith("relative_position_index") for name in before)
+    ema = build_ema(EMAConfig(), model)
+    for _ in range(60):
+        ema.update_parameters(model)
+    assert all(torch.equal(x, before[name]) for name, x in ema.module.named_buffers())
+
+
+def test_indices_that_an_older_version_averaged_are_mended_on_loading():
+    model = backbone("swin_t")
+    state = {name: x.clone() for name, x in model.state_dict().items()}
+    spoilt = {n: x // 2 if n.endswith("position_index") else x for n, x in state.items()}
+    model.load_state_dict(spoilt)
+    assert all(torch.equal(x, state[name]) for name, x in model.state_dict().items())
 
 
 def test_the_average_is_a_detector_of_its_own(detector):

@@ -52,6 +52,9 @@ class SwinStages(nn.Module):
             window_size=[shape.window, shape.window],
             stochastic_depth_prob=shape.drop_path,
         ).features
+        self.register_load_state_dict_post_hook(  # type: ignore[no-untyped-call]  # PyTorch's
+            _recompute_position_indices
+        )
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return the end of every stage, (B, H_l, W_l, C_l)."""
@@ -62,6 +65,18 @@ class SwinStages(nn.Module):
             if index % 2 == 1:
                 maps[STAGE_NAMES[index // 2]] = x
         return maps
+
+
+def _recompute_position_indices(stages: nn.Module, _incompatible_keys: object) -> None:
+    """Compute the indices of relative positions anew: they follow from the size of the windows.
+
+    Files of version 0.1 may hold wrong ones: with `train.ema` it averaged them like weights.
+    """
+    for module in stages.modules():
+        if isinstance(module, ShiftedWindowAttention):
+            device = module.relative_position_index.device
+            module.define_relative_position_index()
+            module.relative_position_index = module.relative_position_index.to(device)
 
 
 class SwinBackbone(nn.Module):
