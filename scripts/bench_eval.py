@@ -19,7 +19,8 @@ import numpy as np
 
 from dyhead_det.contracts import Category, CategoryMap
 from dyhead_det.data.coco import load_coco
-from dyhead_det.evaluation.coco_scores import Backend, CocoResult, EvalResult, evaluate_detections
+from dyhead_det.evaluation.coco_scores import Backend, EvalResult, evaluate_detections
+from dyhead_det.evaluation.ground_truth import CocoResult
 from made_data import BOXES_PER_IMAGE
 from measuring import Cost, draw_bars, machine, markdown, median_costs, option_parser, parse, report
 

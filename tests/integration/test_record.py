@@ -151,3 +151,25 @@ def test_tensorboard_may_be_switched_on_when_a_run_is_resumed():
     old = make_config()
     new = make_config(train={"tensorboard": True})
     assert changed_keys(to_plain(old), to_plain(new), HARMLESS_KEYS) == []
+
+
+def test_unreadable_validation_images_are_left_out_of_the_numbers_and_named_in_them(
+    tiny_dataset, tmp_path
+):
+    (tiny_dataset / "val").mkdir()
+    for name in ("0.png", "2.png", "3.png"):
+        (tiny_dataset / "val" / name).write_bytes((tiny_dataset / "images" / name).read_bytes())
+    val = {"annotations": "train.json", "images": "val"}
+    config = make_config(
+        tiny_dataset,
+        data={"broken_images": "skip", "val": val},
+        train={"steps": 2, "tensorboard": False},
+    )
+    run(config, tmp_path / "run")
+    (row,) = (row for row in read_rows(tmp_path / "run" / "metrics.jsonl") if "AP" in row)
+    assert row["num_unreadable_images"] == 1
+    assert csv_rows(tmp_path / "run" / "metrics.csv")[-1]["num_unreadable_images"] == 1
+    report = (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
+    assert "**Note:** 1 of 4 images could not be read; the numbers are those of the others." in (
+        report
+    )

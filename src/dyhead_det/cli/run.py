@@ -70,6 +70,10 @@ def evaluate(
         typer.Option(help="Who computes the numbers [default: as in the run]."),
     ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images at a time.")] = None,
+    max_detections: Annotated[
+        int | None,
+        typer.Option(min=11, help="Of an image and class that AP counts [default: as in the run]."),
+    ] = None,
     short_edge: ShortEdge = None,
     long_edge: LongEdge = None,
     device: Device = "auto",
@@ -89,6 +93,7 @@ def evaluate(
             images=images,
             backend=backend,
             batch_size=batch_size,
+            max_detections=max_detections,
             short_edge=short_edge,
             long_edge=long_edge,
             device=own_device,

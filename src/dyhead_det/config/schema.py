@@ -240,6 +240,11 @@ class FasterRCNNConfig(Section):
     box_positive_fraction: Fraction = 0.25
     box_head_channels: Count = 1024
 
+    @property
+    def detections_per_img(self) -> int:
+        """The most detections of an image, by the name that the other detectors use."""
+        return self.box_detections_per_img
+
 
 class RetinaNetConfig(Section):
     """Torchvision's RetinaNet; the keys are its keywords, the defaults its defaults."""
@@ -446,6 +451,15 @@ class EvalConfig(Section):
 
     backend: Literal["auto", "pycocotools", "faster-coco-eval"] = "auto"
     batch_size: Count = 4
+    max_detections: Annotated[
+        int,
+        Field(
+            gt=10,
+            description="Detections of an image and class that AP counts, best first. 100 is "
+            "COCO's own; with another number the metric AR100 is called after it. More than the "
+            "detector's detections_per_img changes nothing.",
+        ),
+    ] = 100
 
 
 class RuntimeConfig(Section):

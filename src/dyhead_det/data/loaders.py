@@ -144,10 +144,13 @@ class DetectionLoader:
         position: number of batches of the current epoch that were given out, those before the start
             position and those without a single readable image included.
         broken: file names of images that could not be read, with the reason.
+        may_be_empty: whether a pass without a single readable image is no error, since other ranks
+            read the rest of the data set.
     """
 
     loader: DataLoader[Sample | BrokenImage]
     broken_images: Literal["error", "skip"]
+    may_be_empty: bool = False
 
     def __post_init__(self) -> None:
         self.position = 0
@@ -190,7 +193,7 @@ class DetectionLoader:
         self.broken.update(broken)
 
     def _report(self, newly_broken: set[str], num_images: int) -> None:
-        if self.broken and not num_images:
+        if self.broken and not num_images and not self.may_be_empty:
             name, reason = next(iter(self.broken.items()))
             raise DatasetError(f"none of the images can be read; {name}: {reason}")
         if newly_broken:
@@ -254,7 +257,9 @@ def build_eval_loader(
     sampler = SequentialBatchSampler(
         len(dataset), batch_size=batch_size, rank=rank, world_size=world_size
     )
-    return _build_loader(dataset, sampler, options, lives_on=False)
+    loader = _build_loader(dataset, sampler, options, lives_on=False)
+    loader.may_be_empty = world_size > 1
+    return loader
 
 
 def _build_loader(

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dyhead_det.evaluation.coco_scores import CocoResult, build_evaluation
+from dyhead_det.evaluation.coco_scores import build_evaluation
+from dyhead_det.evaluation.ground_truth import CocoResult
 
 # As in COCO: AP is the mean of the precisions at these recalls.
 RECALLS = np.linspace(0, 1, 101)

@@ -7,32 +7,33 @@ imported only here, and only when something is scored.
 import contextlib
 import io
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dyhead_det.contracts import CategoryMap
 from dyhead_det.errors import ConfigError, DatasetError
+from dyhead_det.evaluation.ground_truth import (
+    CocoResult,
+    crowding_notes,
+    has_objects,
+    require_known,
+    without_unread_images,
+)
+
+# COCO's own limit of detections of an image and class.
+MAX_DETECTIONS = 100
 
 Backend = Literal["auto", "pycocotools", "faster-coco-eval"]
 
-# Positions in the evaluators' arrays: areas as pycocotools orders them, 1 / 10 / 100 detections,
-# IoU thresholds 0.50, 0.55 .. 0.95.
+# Positions in the evaluators' arrays: areas as pycocotools orders them, 1 / 10 / 100 detections (or
+# what is counted in place of 100), IoU thresholds 0.50, 0.55 .. 0.95.
 _ALL, _SMALL, _MEDIUM, _LARGE = range(4)
-_AT_1, _AT_10, _AT_100 = range(3)
+_AT_1, _AT_10, _AT_MOST = range(3)
 _IOU_50, _IOU_75 = 0, 5
-
-
-class CocoResult(TypedDict):
-    """One line of COCO results: `bbox` is x, y, width, height; ids are the data set's own."""
-
-    image_id: int
-    category_id: int
-    bbox: list[float]
-    score: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,10 @@ class EvalResult:
     """COCO's 12 numbers by name, and one line per class in label order.
 
     A number is None where no ground truth asks for it, for instance APl without large objects.
+
+    num_images: that were read and are scored.
+    num_unreadable_images: the others of the data set; their objects do not count as missed.
+    notes: what keeps the numbers from saying what one would expect, each a sentence.
     """
 
     metrics: dict[str, float | None]
@@ -58,6 +63,8 @@ class EvalResult:
     num_boxes: int
     num_detections: int
     backend: str
+    num_unreadable_images: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def ap(self) -> float:
@@ -70,6 +77,7 @@ class EvalResult:
         lines = [
             f"{self.num_boxes} boxes in {self.num_images} images, "
             f"{self.num_detections} detections ({self.backend})",
+            *(f"note: {note}" for note in self.notes),
             "",
         ]
         for row in (names[:6], names[6:]):
@@ -84,6 +92,12 @@ class EvalResult:
         return "\n".join(lines)
 
 
+def metric_names(max_detections: int) -> tuple[str, ...]:
+    """Return the names of COCO's 12 numbers, in COCO's order."""
+    precisions = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+    return (*precisions, "AR1", "AR10", f"AR{max_detections}", "ARs", "ARm", "ARl")
+
+
 def require_scorable(ground_truth: Mapping[str, Any], backend: Backend) -> None:
     """Find out before a long run whether its detections can be scored at the end.
 
@@ -91,7 +105,7 @@ def require_scorable(ground_truth: Mapping[str, Any], backend: Backend) -> None:
         DatasetError: where the ground truth holds no box that could be found.
         ConfigError: where the backend is not installed.
     """
-    if all(annotation.get("iscrowd") for annotation in ground_truth["annotations"]):
+    if not has_objects(ground_truth):
         raise DatasetError(
             f"nothing to evaluate against: {len(ground_truth['images'])} images without a single "
             "annotated object; give a data set with annotations"
@@ -105,6 +119,9 @@ def evaluate_detections(
     categories: CategoryMap,
     *,
     backend: Backend,
+    max_detections: int = MAX_DETECTIONS,
+    detections_per_image: int | None = None,
+    read_images: Collection[int] | None = None,
 ) -> EvalResult:
     """Score detections as COCO does.
 
@@ -113,22 +130,36 @@ def evaluate_detections(
         detections: COCO results on images and categories of the ground truth.
         categories: the classes in label order, with the ids of the ground truth.
         backend: who computes the numbers.
+        max_detections: of an image and class that are counted, best first, more than 10; with
+            another number than COCO's 100 the metric AR100 is called after it.
+        detections_per_image: the most that the detector returns, if known; for a note.
+        read_images: ids of the images that the detector has seen, None for all.
 
     Raises:
-        DatasetError, ConfigError: as `require_scorable`.
+        DatasetError: as `require_scorable`, and where detections are of images or categories that
+            the ground truth does not have.
+        ConfigError: as `require_scorable`.
+        ValueError: where `max_detections` is 10 or less.
     """
+    if max_detections <= 10:  # where AR10 is counted
+        raise ValueError(f"max_detections: more than 10 is needed, not {max_detections}")
     require_scorable(ground_truth, backend)
+    num_images = len(ground_truth["images"])
+    if read_images is not None:
+        ground_truth = without_unread_images(ground_truth, read_images)
+    num_unreadable = num_images - len(ground_truth["images"])
+    require_known(ground_truth, detections)
     boxes_of_class = Counter(
         annotation["category_id"]
         for annotation in ground_truth["annotations"]
         if not annotation.get("iscrowd")
     )
-    precision, recall, backend_name = _accumulate(ground_truth, detections, backend)
+    precision, recall, backend_name = _accumulate(ground_truth, detections, backend, max_detections)
     ids = sorted(category["id"] for category in ground_truth["categories"])
-    at_100 = precision[..., _AT_100]  # (T, R, K, areas)
+    at_most = precision[..., _AT_MOST]  # (T, R, K, areas)
     classes = []
     for category in categories:
-        of_class = at_100[:, :, ids.index(category.dataset_id), _ALL]  # (T, R)
+        of_class = at_most[:, :, ids.index(category.dataset_id), _ALL]  # (T, R)
         classes.append(
             ClassResult(
                 category.name,
@@ -138,17 +169,38 @@ def evaluate_detections(
             )
         )
     return EvalResult(
-        metrics=_twelve_numbers(precision, recall),
+        metrics=_twelve_numbers(precision, recall, max_detections),
         classes=tuple(classes),
         num_images=len(ground_truth["images"]),
         num_boxes=boxes_of_class.total(),
         num_detections=len(detections),
         backend=backend_name,
+        num_unreadable_images=num_unreadable,
+        notes=(
+            *_unreadable_note(num_unreadable, num_images),
+            *crowding_notes(
+                ground_truth,
+                max_detections=max_detections,
+                detections_per_image=detections_per_image,
+            ),
+        ),
     )
 
 
+def _unreadable_note(num_unreadable: int, num_images: int) -> list[str]:
+    if not num_unreadable:
+        return []
+    return [
+        f"{num_unreadable} of {num_images} images could not be read; the numbers are those of the "
+        "others"
+    ]
+
+
 def _accumulate(
-    ground_truth: Mapping[str, Any], detections: Sequence[CocoResult], backend: Backend
+    ground_truth: Mapping[str, Any],
+    detections: Sequence[CocoResult],
+    backend: Backend,
+    max_detections: int,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], str]:
     """Match detections with ground truth.
 
@@ -158,6 +210,7 @@ def _accumulate(
         name of who computed them.
     """
     name, evaluation = build_evaluation(ground_truth, detections, backend)
+    evaluation.params.maxDets = [1, 10, max_detections]
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation.evaluate()
         evaluation.accumulate()
@@ -224,26 +277,27 @@ def _import_backend(backend: Backend) -> tuple[str, Callable[[], Any], Callable[
 
 
 def _twelve_numbers(
-    precision: NDArray[np.float64], recall: NDArray[np.float64]
+    precision: NDArray[np.float64], recall: NDArray[np.float64], max_detections: int
 ) -> dict[str, float | None]:
     """Average precision and recall as COCO's summary does."""
-    ap = precision[..., _AT_100]  # (T, R, K, areas)
-    ar = recall[..., _AT_100]  # (T, K, areas)
-    means = {
-        "AP": ap[..., _ALL],
-        "AP50": ap[_IOU_50, ..., _ALL],
-        "AP75": ap[_IOU_75, ..., _ALL],
-        "APs": ap[..., _SMALL],
-        "APm": ap[..., _MEDIUM],
-        "APl": ap[..., _LARGE],
-        "AR1": recall[..., _ALL, _AT_1],
-        "AR10": recall[..., _ALL, _AT_10],
-        "AR100": ar[..., _ALL],
-        "ARs": ar[..., _SMALL],
-        "ARm": ar[..., _MEDIUM],
-        "ARl": ar[..., _LARGE],
-    }
-    return {name: _mean(values) for name, values in means.items()}
+    ap = precision[..., _AT_MOST]  # (T, R, K, areas)
+    ar = recall[..., _AT_MOST]  # (T, K, areas)
+    of_metrics = (
+        ap[..., _ALL],
+        ap[_IOU_50, ..., _ALL],
+        ap[_IOU_75, ..., _ALL],
+        ap[..., _SMALL],
+        ap[..., _MEDIUM],
+        ap[..., _LARGE],
+        recall[..., _ALL, _AT_1],
+        recall[..., _ALL, _AT_10],
+        ar[..., _ALL],
+        ar[..., _SMALL],
+        ar[..., _MEDIUM],
+        ar[..., _LARGE],
+    )
+    names = metric_names(max_detections)
+    return {name: _mean(values) for name, values in zip(names, of_metrics, strict=True)}
 
 
 def _mean(values: NDArray[np.float64]) -> float | None:

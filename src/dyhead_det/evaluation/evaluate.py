@@ -25,12 +25,13 @@ from dyhead_det.distributed.rank_zero import main_only
 from dyhead_det.distributed.world import is_main
 from dyhead_det.errors import DatasetError
 from dyhead_det.evaluation.coco_scores import (
+    MAX_DETECTIONS,
     Backend,
-    CocoResult,
     EvalResult,
     evaluate_detections,
     require_scorable,
 )
+from dyhead_det.evaluation.ground_truth import CocoResult
 from dyhead_det.files import written_whole
 
 
@@ -43,8 +44,12 @@ def evaluate_detector(
     device: torch.device,
     backend: Backend,
     progress: bool,
+    max_detections: int = MAX_DETECTIONS,
+    detections_per_image: int | None = None,
 ) -> tuple[EvalResult, list[CocoResult]]:
     """Run a detector over a data set and score what it finds; several processes share the images.
+
+    Images that the loader leaves out, because they cannot be read, are not scored.
 
     Args:
         detector: images in, one `Prediction` per image out when in eval mode.
@@ -55,24 +60,35 @@ def evaluate_detector(
         device: where the detector lies.
         backend: who computes the numbers.
         progress: show a bar where stderr is a terminal.
+        max_detections: of an image and class that are counted, best first.
+        detections_per_image: the most that the detector returns, if known.
 
     Returns:
         The numbers, and in the main process the detections they were computed from.
 
     Raises:
-        DatasetError: where classes do not match or nothing is annotated.
+        DatasetError: where classes do not match, no image is read or nothing is annotated.
         ConfigError: where the backend is not installed.
     """
     matched = match_categories(categories, ground_truth["categories"])
     require_scorable(ground_truth, backend)
     broadcast_buffers(detector)
-    found_here = collect_detections(
+    detections_here, read_here = collect_detections(
         detector, loader, categories=matched, device=device, progress=progress
     )
+    read_images = gather_objects(read_here)
     place = {image["id"]: number for number, image in enumerate(ground_truth["images"])}
-    detections = sorted(gather_objects(found_here), key=lambda found: place[found["image_id"]])
+    detections = sorted(gather_objects(detections_here), key=lambda found: place[found["image_id"]])
     result = broadcast_object(
-        lambda: evaluate_detections(ground_truth, detections, matched, backend=backend)
+        lambda: evaluate_detections(
+            ground_truth,
+            detections,
+            matched,
+            backend=backend,
+            max_detections=max_detections,
+            detections_per_image=detections_per_image,
+            read_images=read_images,
+        )
     )
     return result, detections
 
@@ -107,13 +123,17 @@ def collect_detections(
     categories: CategoryMap,
     device: torch.device,
     progress: bool,
-) -> list[CocoResult]:
+) -> tuple[list[CocoResult], list[int]]:
     """Run a detector over a data set; leave it in the mode (training or not) it was in.
 
-    Args and Raises are those of `evaluate_detector`, except that `categories` carry the ids that
-    the detections shall speak.
+    Args and Raises are those of `evaluate_detector`, except that `categories` carry the ids of the
+    detections.
+
+    Returns:
+        The detections, and the ids of the images that were read.
     """
     detections: list[CocoResult] = []
+    read_images: list[int] = []
     was_training = detector.training
     detector.eval()
     # Not inference_mode: what a detector caches in it (anchors) fails later in backward.
@@ -129,9 +149,10 @@ def collect_detections(
                 continue
             predictions = detector(images_to_device(images, device))
             for target, prediction in zip(targets, predictions, strict=True):
+                read_images.append(target["image_id"])
                 detections += to_coco(prediction, target["image_id"], categories)
     detector.train(was_training)
-    return detections
+    return detections, read_images
 
 
 def to_coco(prediction: Prediction, image_id: int, categories: CategoryMap) -> list[CocoResult]:

@@ -22,6 +22,7 @@ def evaluate_checkpoint(
     images: Path | None,
     backend: Backend | None,
     batch_size: int | None,
+    max_detections: int | None,
     short_edge: int | None,
     long_edge: int | None,
     device: torch.device,
@@ -53,6 +54,8 @@ def evaluate_checkpoint(
             categories=predictor.categories,
             device=predictor.device,
             backend=backend or config.eval.backend,
+            max_detections=max_detections or config.eval.max_detections,
+            detections_per_image=config.model.detector.detections_per_img,
             progress=True,
         )
     write_results(out, result, detections)

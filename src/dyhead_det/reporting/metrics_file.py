@@ -7,11 +7,27 @@ import os
 from pathlib import Path
 
 from dyhead_det.distributed.rank_zero import main_only
+from dyhead_det.evaluation.coco_scores import EvalResult
 from dyhead_det.files import written_whole
 
 logger = logging.getLogger(__name__)
 
 Row = dict[str, float | int | None]
+
+
+def evaluation_row(result: EvalResult, raw: EvalResult | None) -> Row:
+    """Return the numbers of an evaluation by name, without step and epoch.
+
+    Args:
+        result: of the detector, or of the average of its weights.
+        raw: with an average, of the weights that are trained, if they were evaluated.
+    """
+    return {
+        **result.metrics,
+        "num_unreadable_images": result.num_unreadable_images,
+        **{f"AP/{line.name}": line.AP for line in result.classes},
+        **({} if raw is None else {f"raw/{name}": value for name, value in raw.metrics.items()}),
+    }
 
 
 class MetricsFile:

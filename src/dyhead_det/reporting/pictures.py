@@ -15,7 +15,7 @@ from dyhead_det.contracts import Prediction
 from dyhead_det.data.coco import CocoDataset
 from dyhead_det.data.images import read_image
 from dyhead_det.errors import DatasetError
-from dyhead_det.evaluation.coco_scores import CocoResult
+from dyhead_det.evaluation.ground_truth import CocoResult
 from dyhead_det.models.detectors import Detector
 from dyhead_det.visualize.draw import Comparison, contact_sheet, draw_comparisons, draw_detections
 

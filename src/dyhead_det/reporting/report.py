@@ -8,14 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dyhead_det.data.statistics import DataStatistics
+from dyhead_det.escaping import markdown_text
+from dyhead_det.evaluation.coco_scores import MAX_DETECTIONS, metric_names
 from dyhead_det.reporting.metrics_file import Row
 from dyhead_det.reporting.progress import format_duration
 from dyhead_det.reporting.stopwatch import LOADING, STEPS
 
-_COCO_NUMBERS = (
-    *("AP", "AP50", "AP75", "APs", "APm", "APl"),
-    *("AR1", "AR10", "AR100", "ARs", "ARm", "ARl"),
-)
 _PICTURES = {
     "curves.png": "Curves",
     "first_batch.png": "The first batch of training, as the detector got it",
@@ -47,6 +45,7 @@ class RunFacts:
     state: how far the run is, or how it ended.
     rows: of metrics.jsonl.
     best_step: step of the best evaluation, None before the first.
+    notes: what limits the numbers of the last evaluation.
     data: statistics by part of the data set: train, val.
     pictures: names of the picture files that there are.
     config: as YAML.
@@ -56,6 +55,7 @@ class RunFacts:
     state: str
     rows: Sequence[Row]
     best_step: int | None
+    notes: Sequence[str]
     data: Mapping[str, DataStatistics]
     timing: Timing
     environment: Mapping[str, str]
@@ -91,10 +91,14 @@ def _result(facts: RunFacts) -> str:
     last_name, last = list(evaluations.items())[-1]
     if last["step"] != facts.best_step:
         shown[f"last, {last_name}"] = last
+    metrics = metric_names(_max_detections(last))
     numbers = [
-        (name, *(_decimal(row.get(number)) for number in _COCO_NUMBERS))
-        for name, row in shown.items()
+        (name, *(_decimal(row.get(metric)) for metric in metrics)) for name, row in shown.items()
     ]
+    notes = [f"**Note:** {markdown_text(note)}." for note in facts.notes]
+    num_unreadable = last.get("num_unreadable_images")
+    if num_unreadable and not notes:  # evaluated before the run was resumed
+        notes = [f"**Note:** {num_unreadable} images could not be read and are not scored."]
     of_classes = [
         (
             name,
@@ -105,7 +109,13 @@ def _result(facts: RunFacts) -> str:
         for name in facts.data["train"].objects_of_class
     ]
     header = ("class", "to train on", "to evaluate on", *(f"AP {name}" for name in shown))
-    return f"{_table(('', *_COCO_NUMBERS), numbers)}\n\n{_table(header, of_classes)}"
+    return "\n\n".join([_table(("", *metrics), numbers), *notes, _table(header, of_classes)])
+
+
+def _max_detections(row: Row) -> int:
+    """Return N of the metric AR<N>, which is 100 unless the configuration has another limit."""
+    limits = [int(name[2:]) for name in row if name.startswith("AR") and name[2:].isdigit()]
+    return max((limit for limit in limits if limit > 10), default=MAX_DETECTIONS)
 
 
 def _data(data: Mapping[str, DataStatistics]) -> str:

@@ -17,12 +17,13 @@ from dyhead_det.contracts import Target
 from dyhead_det.data.statistics import DataStatistics, count
 from dyhead_det.distributed.rank_zero import main_only
 from dyhead_det.distributed.world import is_main
-from dyhead_det.evaluation.coco_scores import CocoResult, EvalResult
+from dyhead_det.evaluation.coco_scores import EvalResult
+from dyhead_det.evaluation.ground_truth import CocoResult
 from dyhead_det.files import written_whole
 from dyhead_det.reporting.environment import describe_environment, num_cores
 from dyhead_det.reporting.loading_advice import loading_advice
 from dyhead_det.reporting.metrics_csv import write_csv
-from dyhead_det.reporting.metrics_file import Row, read_rows
+from dyhead_det.reporting.metrics_file import Row, evaluation_row, read_rows
 from dyhead_det.reporting.pictures import (
     ModelInput,
     call_with_next_batch,
@@ -55,6 +56,7 @@ class RunRecord(AbstractContextManager["RunRecord"]):
         self._first_step = run.step
         self._has_advised = False
         self._num_loss_rows = 0
+        self._notes: tuple[str, ...] = ()  # of the last evaluation
         self._num_plotted_rows = 0
         self._board: TensorBoardLog | None = None
         if run.config.train.tensorboard:
@@ -130,10 +132,11 @@ class RunRecord(AbstractContextManager["RunRecord"]):
             raw: With an average, of the weights that are trained, if they were evaluated.
         """
         run = self._run
-        of_classes = {f"AP/{line.name}": line.AP for line in result.classes}
-        of_raw = {} if raw is None else {f"raw/{k}": value for k, value in raw.metrics.items()}
-        row = {**result.metrics, **of_classes, **of_raw}
-        self.add({"step": run.step, "epoch": run.epoch, **row})
+        self.add({"step": run.step, "epoch": run.epoch, **evaluation_row(result, raw)})
+        for note in result.notes:
+            if note not in self._notes:
+                logger.warning("data.val: %s", note)
+        self._notes = result.notes
         if is_best and run.val_data is not None:
             with self._spared("validation.png"):
                 picture = draw_validation(run.val_data, detections)
@@ -161,6 +164,7 @@ class RunRecord(AbstractContextManager["RunRecord"]):
             state=state,
             rows=rows,
             best_step=None if best_step is None else int(best_step),
+            notes=self._notes,
             data=self._statistics(),
             timing=self._timing(),
             environment=self._environment,

@@ -29,8 +29,9 @@ from dyhead_det.errors import (
     StoppedError,
     WorkerDiedError,
 )
-from dyhead_det.evaluation.coco_scores import CocoResult, EvalResult
+from dyhead_det.evaluation.coco_scores import EvalResult
 from dyhead_det.evaluation.evaluate import evaluate_detector
+from dyhead_det.evaluation.ground_truth import CocoResult
 from dyhead_det.files import written_whole
 from dyhead_det.models.detectors import Detector
 from dyhead_det.models.runtime import pytorch_switches
@@ -292,5 +293,7 @@ def _score(
         categories=run.train_data.categories,
         device=run.device,
         backend=run.config.eval.backend,
+        max_detections=run.config.eval.max_detections,
+        detections_per_image=run.config.model.detector.detections_per_img,
         progress=True,
     )

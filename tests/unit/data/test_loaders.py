@@ -286,6 +286,13 @@ def test_nothing_but_broken_images_is_an_error(folder, coco):
         list(eval_loader(coco, broken_images="skip"))
 
 
+def test_a_rank_may_find_nothing_but_broken_images_in_its_part(folder, coco):
+    for number in range(NUM_IMAGES):
+        (folder / f"{number}.png").unlink()
+    loader = eval_loader(coco, world_size=2, broken_images="skip")
+    assert [len(batch.images) for batch in loader] == [0, 0]
+
+
 def test_an_image_of_another_size_is_broken(folder, coco):
     Image.new("RGB", (99, 98)).save(folder / "2.png")
     found = DetectionDataset(coco)[(0, 0, 2)]

@@ -80,10 +80,11 @@ def loader():
 
 def test_a_detection_speaks_xywh_and_the_ids_of_the_data_set(loader):
     detector = KnowsTheAnswer([prediction((10, 20, 40, 80, 0.25, 1)), prediction()])
-    results = collect_detections(
+    results, read_images = collect_detections(
         detector, loader, categories=CATS_AND_DOGS, device=CPU, progress=False
     )
     assert results == [found(1, 3, 10, 20, 30, 60, 0.25)]
+    assert read_images == [1, 2]
 
 
 def test_uint8_images_reach_the_detector_as_floats_up_to_one(loader):
@@ -141,6 +142,50 @@ def test_a_detector_is_scored_with_the_ids_of_another_data_set(loader):
     )
     assert result.ap == pytest.approx(1)
     assert {d["category_id"] for d in detections} == {90, 1}
+
+
+def evaluate(loader, truth, *predictions):
+    return evaluate_detector(
+        KnowsTheAnswer(predictions),
+        loader,
+        ground_truth=truth,
+        categories=CATS_AND_DOGS,
+        device=CPU,
+        backend="auto",
+        progress=False,
+    )
+
+
+def test_objects_of_images_that_the_loader_left_out_are_not_missed(loader):
+    """The only object of the image that was read is found: AP 1, whatever is in the other one."""
+    truth = ground_truth((1, 7, 10, 20, 30, 60), (2, 7, 0, 0, 50, 50), (2, 3, 0, 0, 50, 50))
+    result, _ = evaluate(loader[:1], truth, prediction((10, 20, 40, 80, 0.9, 0)))
+    assert result.ap == pytest.approx(1)
+    assert (result.num_images, result.num_boxes, result.num_unreadable_images) == (1, 1, 1)
+    assert [(line.name, line.num_boxes, line.AP) for line in result.classes] == [
+        ("cat", 1, pytest.approx(1)),
+        ("dog", 0, None),
+    ]
+    assert "note: 1 of 2 images could not be read" in result.table()
+
+
+def test_images_without_objects_that_are_read_keep_their_false_positives(loader):
+    """One of two detections of equal score is wrong: the second of the two in order of images."""
+    truth = ground_truth((2, 7, 0, 0, 50, 50))
+    wrong_and_right = [prediction((0, 0, 9, 9, 0.9, 0)), prediction((0, 0, 50, 50, 0.8, 0))]
+    result, _ = evaluate(loader, truth, *wrong_and_right)
+    assert result.num_unreadable_images == 0
+    assert result.ap == pytest.approx(0.5)
+
+
+def test_a_data_set_without_a_readable_image_is_an_error(loader):
+    with pytest.raises(DatasetError, match="none of the 2 images to evaluate on can be read"):
+        evaluate([], ground_truth((2, 7, 0, 0, 50, 50)))
+
+
+def test_readable_images_without_an_object_are_an_error(loader):
+    with pytest.raises(DatasetError, match="only 1 of 2 images can be read, and these have no"):
+        evaluate(loader[:1], ground_truth((2, 7, 0, 0, 50, 50)), prediction())
 
 
 def test_what_cannot_be_scored_is_told_before_the_detector_runs(loader):

@@ -45,6 +45,7 @@ FACTS = RunFacts(
         },
     ],
     best_step=20,
+    notes=(),
     data={"train": STATISTICS, "val": replace(STATISTICS, num_images=5)},
     timing=Timing(
         first_step=0,
@@ -106,6 +107,22 @@ def test_data_time_environment_and_configuration_are_told():
     assert "**Waiting for data takes 40% of the training time: raise it.**" in text
     assert "```yaml\nseed: 0\n```" in text
     assert text.startswith("# exp\n\nFinished after 40 steps.")
+
+
+def test_what_limits_the_numbers_stands_below_them():
+    text = report_text(replace(FACTS, notes=("2 of 4 images could not be read",)))
+    assert "**Note:** 2 of 4 images could not be read.\n" in text
+    resumed = replace(FACTS, rows=[*FACTS.rows, {**FACTS.rows[-1], "num_unreadable_images": 2}])
+    assert "**Note:** 2 images could not be read and are not scored.\n" in report_text(resumed)
+    assert "Note:" not in report_text(FACTS)
+
+
+def test_recall_of_more_detections_than_cocos_has_its_column():
+    rows = [{"step": 20, "epoch": 1, "AP": 0.5, "AR1": 0.1, "AR10": 0.2, "AR300": 0.625}]
+    text = report_text(replace(FACTS, rows=rows))
+    assert "| AR1 | AR10 | AR300 | ARs |" in text
+    table = rows_of(text)
+    assert table["best, step 20"][6:9] == ["0.100", "0.200", "0.625"]
 
 
 @pytest.mark.parametrize("name", ["curves.png", "first_batch.png", "validation.png"])
