@@ -3,7 +3,7 @@
 ``from dyhead_det import load`` gives a trained detector: ``load("best.pt").predict("img.jpg")``.
 """
 
-from typing import TYPE_CHECKING
+TYPE_CHECKING = False  # `typing` takes longer to import than the time in which Ctrl-C is unheeded
 
 __all__ = ["__version__", "load"]
 

@@ -5,6 +5,10 @@ from typing import Annotated
 
 import typer
 
+from dyhead_det.cli.interrupts import clean_up_on_signals
+from dyhead_det.cli.streams import echo
+from dyhead_det.escaping import printable
+
 app = typer.Typer(help="Make and check data sets.", no_args_is_help=True, rich_markup_mode=None)
 
 
@@ -19,8 +23,9 @@ def demo(
     """Draw a data set of shapes in COCO format: the same bytes for the same seed."""
     from dyhead_det.data.demo import draw_demo
 
+    clean_up_on_signals()
     draw_demo(folder, num_train=num_train, num_val=num_val, size=size, seed=seed)
-    typer.echo(f"{num_train} training and {num_val} validation images -> {folder}")
+    echo(f"{num_train} training and {num_val} validation images -> {folder}")
 
 
 @app.command()
@@ -31,10 +36,11 @@ def check(
     """Read a data set as training would, and tell what is repaired or wrong."""
     from dyhead_det.data.coco import load_coco, require_images
 
+    clean_up_on_signals()
     dataset = load_coco(annotations, images, split="train")
     require_images(dataset)
-    typer.echo(
+    echo(
         f"{annotations}: {len(dataset)} images, {len(dataset.boxes)} boxes, "
         f"{int(dataset.is_crowd.sum())} of them crowds, {len(dataset.categories)} categories: "
-        f"{', '.join(dataset.categories.names)}"
+        f"{', '.join(map(printable, dataset.categories.names))}"
     )

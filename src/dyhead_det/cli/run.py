@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from dyhead_det.cli.quick_imports import quick_imports
+from dyhead_det.cli.streams import echo
 
 Device = Annotated[
     str, typer.Option(help="auto (CUDA where there is one), cpu, cuda, cuda:1 or mps.")
@@ -45,7 +46,7 @@ def train(
             device=own_device,
             resume=resume or was_restarted(),
         )
-        main_only(typer.echo)(result.summary())
+        main_only(echo)(result.summary())
 
 
 def evaluate(
@@ -98,9 +99,7 @@ def evaluate(
             long_edge=long_edge,
             device=own_device,
         )
-        main_only(typer.echo)(
-            f"{result.table()}\n\nwritten: {out}/metrics.json, {out}/detections.json"
-        )
+        main_only(echo)(f"{result.table()}\n\nwritten: {out}/metrics.json, {out}/detections.json")
 
 
 def predict(
@@ -138,6 +137,4 @@ def predict(
             batch_size=batch_size,
             draw=draw,
         )
-    typer.echo(
-        f"{summary.num_detections} objects in {summary.num_images} images -> {summary.results}"
-    )
+    echo(f"{summary.num_detections} objects in {summary.num_images} images -> {summary.results}")

@@ -7,6 +7,7 @@ import typer
 
 from dyhead_det.cli.quick_imports import quick_imports
 from dyhead_det.cli.run import CheckpointFile, LongEdge, ShortEdge
+from dyhead_det.cli.streams import echo
 
 
 def info(
@@ -28,7 +29,7 @@ def info(
     with quick_imports():
         from dyhead_det.prediction.describe import describe
 
-    typer.echo(describe(source, tuple(overrides or ()), height=height, width=width))
+    echo(describe(source, tuple(overrides or ()), height=height, width=width))
 
 
 def export(
@@ -60,4 +61,4 @@ def export(
         short_edge=short_edge,
         long_edge=long_edge,
     )
-    typer.echo(summary)
+    echo(summary)

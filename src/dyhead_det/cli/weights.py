@@ -5,6 +5,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from dyhead_det.cli.interrupts import clean_up_on_signals
+from dyhead_det.cli.streams import echo
+
 app = typer.Typer(
     help="List, download and import published weights.",
     no_args_is_help=True,
@@ -25,8 +28,9 @@ def import_(
     """Turn published weights into a checkpoint that finds exactly the same."""
     from dyhead_det.pretrained.importing import import_weights
 
+    clean_up_on_signals()
     report = import_weights(source, out, format=format)
-    typer.echo(f"{report}\nwritten: {out}")
+    echo(f"{report}\nwritten: {out}")
 
 
 @app.command("list")
@@ -34,7 +38,7 @@ def list_() -> None:
     """Show the public DyHead checkpoints."""
     from dyhead_det.pretrained.catalogue import describe_published
 
-    typer.echo(describe_published())
+    echo(describe_published())
 
 
 @app.command()
@@ -49,6 +53,7 @@ def download(
     from dyhead_det.pretrained.download import download as fetch
     from dyhead_det.pretrained.download import weights_folder
 
+    clean_up_on_signals()
     model = find_published(name)
     path = fetch(model.url, folder or weights_folder(), sha256_prefix=model.sha256_prefix)
-    typer.echo(f"{path}\nimport it: dyhead-det weights import {path} {model.name}.pt")
+    echo(f"{path}\nimport it: dyhead-det weights import {path} {model.name}.pt")
