@@ -169,7 +169,7 @@ def _describe(details: ErrorDetails, kind: type[Section]) -> str:
         if is_section:
             place = printable(".".join([*keys, inner]), max_length=_MAX_SHOWN)
             return f"{place}: {rest}" if colon else f"{key}: {message}"
-        return f"{key}: {found} is unknown; {message}"
+        return f"{key}: {found} {message}"
     hint = "; write true or false" if problem in ("bool_type", "bool_parsing") else ""
     return f"{key}: {found} is not {message}{hint}"
 
