@@ -10,33 +10,20 @@ the others go on. Rows that ask for the same run share it. After every run ablat
 """
 
 import argparse
-import json
 import logging
-import os
-import platform
-import statistics
 import sys
-import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
 
-from ablation_table import SCORES, Measured, Variant, draw, markdown, write_csv
+from ablation_table import Variant, draw, markdown, write_csv
 from dyhead_det.config.file import load_config
-from dyhead_det.config.schema import RunConfig, parse_config, to_plain
-from dyhead_det.data.build_datasets import load_training_data
+from dyhead_det.config.schema import RunConfig
 from dyhead_det.distributed.device import choose_device
-from dyhead_det.errors import ConfigError, DyHeadDetError, StoppedError
-from dyhead_det.files import written_whole
-from dyhead_det.models.cost import measure_cost
-from dyhead_det.reporting.metrics_file import read_rows
-from dyhead_det.reporting.progress import format_duration
-from dyhead_det.training.train import train
-
-logger = logging.getLogger("ablate")
+from dyhead_det.errors import ConfigError, DyHeadDetError
+from grid_runs import Measured, describe_machine, describe_run, read_measured, run_missing
 
 GRID = (
     Variant("plain", "attention", "no DyHead", ("model.dyhead=null",)),
@@ -96,20 +83,17 @@ def main() -> int:
     """Run what is missing and write the table after every run; 1 if a row failed."""
     options = parse_options()
     logging.basicConfig(format="%(message)s")
-    for own in ("ablate", "dyhead_det"):  # other libraries' lines are of no interest
+    for own in ("grid_runs", "dyhead_det"):  # other libraries' lines are of no interest
         logging.getLogger(own).setLevel(logging.INFO)
     ablation = build_ablation(options)
     write_results(ablation)
-    to_do = missing_runs(ablation, options.only)
-    started_at = time.monotonic()
-    for num_done, name in enumerate(to_do):
-        left = ""
-        if num_done:
-            seconds = (time.monotonic() - started_at) / num_done * (len(to_do) - num_done)
-            left = f", about {format_duration(seconds)} left for all"
-        logger.info("--- run %d of %d: %s%s", num_done + 1, len(to_do), name, left)
-        run_row(ablation, name)
-        write_results(ablation)
+    run_missing(
+        needed_runs(ablation, options.only),
+        ablation.out,
+        device=ablation.device,
+        write_results=lambda: write_results(ablation),
+        failures=ablation.failures,
+    )
     failed = [name for name in options.only if ablation.run_of.get(name, name) in ablation.failures]
     print(f"{len(options.only) - len(failed)} rows done, {len(failed)} failed -> {options.out}")
     return 1 if failed else 0
@@ -135,7 +119,7 @@ def build_ablation(options: argparse.Namespace) -> Ablation:
         ConfigError: If the base is wrong or has nothing to ablate or to score.
     """
     length = ("train.epochs=null", f"train.steps={options.steps}") if options.steps else ()
-    overrides = (*options.overrides, *length, "train.eval_every_epochs=1000000")
+    overrides = (*options.overrides, *length)
     base = load_config(options.config, overrides)
     if base.model.dyhead is None or base.data.val is None:
         raise ConfigError(f"{options.config}: an ablation needs `model.dyhead` and `data.val`")
@@ -152,62 +136,10 @@ def build_ablation(options: argparse.Namespace) -> Ablation:
     return Ablation(base, configs, run_of, failures, options.out, choose_device(options.device))
 
 
-def missing_runs(ablation: Ablation, names: Sequence[str]) -> list[str]:
-    """Return the runs that these rows need and that are not finished, each once."""
+def needed_runs(ablation: Ablation, names: Sequence[str]) -> dict[str, RunConfig]:
+    """Return the runs that these rows need, each once."""
     needed = dict.fromkeys(ablation.run_of[name] for name in names if name in ablation.run_of)
-    return [
-        name
-        for name in needed
-        if read_measured(ablation.out / name, ablation.configs[name]) is None
-    ]
-
-
-def run_row(ablation: Ablation, name: str) -> None:
-    """Train and evaluate a row and leave `row.json` in its folder."""
-    config, folder = ablation.configs[name], ablation.out / name
-    try:
-        train(config, folder, device=ablation.device, resume=True)
-        measured = measure(config, folder)
-    except StoppedError:
-        raise
-    except Exception as error:  # whatever it is, the other rows go on
-        ablation.failures[name] = f"{type(error).__name__}: {error}"
-        logger.exception("%s failed", name)
-        return
-    with written_whole(folder / "row.json") as unfinished:
-        unfinished.write_text(json.dumps({"config": to_plain(config), **asdict(measured)}))
-
-
-def measure(config: RunConfig, folder: Path) -> Measured:
-    """Gather what a finished run has shown, and count what it costs."""
-    num_classes = len(load_training_data(config.data).categories)
-    size_hw = (config.model.input.short_edge, config.model.input.long_edge)
-    cost = measure_cost(config.model, num_classes=num_classes, size_hw=size_hw)
-    log = read_rows(folder / "metrics.jsonl")
-    evaluated = next(row for row in reversed(log) if "AP" in row)
-    speeds = [speed for row in log if (speed := row.get("images_per_second"))]
-    return Measured(
-        scores={name: evaluated[name] for name in SCORES},
-        num_parameters=cost.total.num_parameters,
-        gmacs=cost.total.gmacs,
-        seconds_per_step=config.train.batch_size / statistics.median(speeds),
-    )
-
-
-def read_measured(folder: Path, config: RunConfig) -> Measured | None:
-    """Return what a row has shown, if it is finished and was the same run.
-
-    Keys that the configuration has got since are taken to have had their defaults.
-    """
-    path = folder / "row.json"
-    if not path.exists():
-        return None
-    row = json.loads(path.read_text())
-    try:
-        was = parse_config(row.pop("config"))
-    except ValidationError:  # a key that is no more
-        return None
-    return Measured(**row) if was == config else None
+    return {name: ablation.configs[name] for name in needed}
 
 
 def write_results(ablation: Ablation) -> None:
@@ -233,18 +165,11 @@ def write_results(ablation: Ablation) -> None:
 def describe(ablation: Ablation) -> str:
     """Say what all rows have in common."""
     base = ablation.base
-    model, size = base.model, base.model.input
     length = f"{base.train.steps} steps" if base.train.steps else f"{base.train.epochs} epochs"
-    machine = (
-        torch.cuda.get_device_name()
-        if ablation.device.type == "cuda"
-        else f"{torch.get_num_threads()} threads of {platform.machine()}, {os.cpu_count()} CPUs"
-    )
     return (
-        f"{model.detector.name}, {model.backbone.name}, {model.channels} channels, "
-        f"{base.data.root}, {length} of batch {base.train.batch_size}, seed {base.seed}; images of "
-        f"{size.short_edge} x {size.long_edge}; {machine}, torch {torch.__version__}. One run a "
-        "row: small differences are noise. GMACs are those of the whole detector for one image."
+        f"{base.model.detector.name}, {describe_run(base)}, {length}, seed {base.seed}; "
+        f"{describe_machine(ablation.device)}. One run a row: small differences are noise. GMACs "
+        "are those of the whole detector for one image."
     )
 
 

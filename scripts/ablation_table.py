@@ -13,8 +13,7 @@ from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
 from dyhead_det.files import written_whole
-
-SCORES = ("AP", "AP50", "APs", "APm", "APl")
+from grid_runs import SCORES, Measured
 
 
 @dataclass(frozen=True)
@@ -25,21 +24,6 @@ class Variant:
     group: str
     label: str
     overrides: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What a finished row has shown.
-
-    scores: COCO's numbers; None where no ground truth asks for one.
-    gmacs: 10^9 multiply-accumulates of the whole detector for one image.
-    seconds_per_step: the median over the rows of the run's log.
-    """
-
-    scores: dict[str, float | None]
-    num_parameters: int
-    gmacs: float
-    seconds_per_step: float
 
 
 def markdown(rows: Mapping[Variant, Measured], run_of: Mapping[str, str]) -> list[str]:

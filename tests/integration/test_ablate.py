@@ -18,6 +18,7 @@ def ablate(tiny_dataset, tmp_path, monkeypatch):
     """The script as a function of its arguments, on a run of two steps."""
     monkeypatch.syspath_prepend(SCRIPTS)
     import ablate
+    import grid_runs
 
     base = tmp_path / "base.yaml"
     config = make_config(tiny_dataset, train={"steps": 2, "batch_size": 2, "log_every_steps": 1})
@@ -28,7 +29,7 @@ def ablate(tiny_dataset, tmp_path, monkeypatch):
         monkeypatch.setattr(sys, "argv", ["ablate.py", str(base), *where, *arguments])
         return ablate.main()
 
-    run.module, run.out = ablate, tmp_path / "out"
+    run.module, run.out = grid_runs, tmp_path / "out"
     return run
 
 
