@@ -1,5 +1,6 @@
 """The command line as a person meets it: help, exit codes, one line per error."""
 
+import json
 import os
 import subprocess
 import sys
@@ -132,3 +133,24 @@ def test_data_demo_and_check(tmp_path):
     )
     assert checked.returncode == 0, checked.stderr
     assert "3 images" in checked.stdout
+
+
+def test_a_results_file_is_scored_without_a_checkpoint(tiny_dataset, tmp_path):
+    truth = json.loads((tiny_dataset / "train.json").read_text())
+    found = [
+        {key: line[key] for key in ("image_id", "category_id", "bbox")} | {"score": 1}
+        for line in truth["annotations"]
+    ]
+    (tmp_path / "found.json").write_text(json.dumps(found))
+    arguments = ["eval", "--detections", "found.json", "--data", tiny_dataset / "train.json"]
+    scored = dyhead_det(*arguments, "--out", "scores", cwd=tmp_path)
+    assert scored.returncode == 0, scored.stderr
+    assert "1.000" in scored.stdout
+    assert json.loads((tmp_path / "scores" / "metrics.json").read_text())["metrics"]["AP"] == 1
+    (tmp_path / "found.json").write_text("[7]")
+    refused = dyhead_det(*arguments, cwd=tmp_path)
+    assert refused.returncode == 3
+    assert refused.stderr.count("\n") == 1
+    assert "no JSON object" in refused.stderr
+    for wrong in ([], ["--detections", "found.json"], [*arguments[1:], "--batch-size", "2"]):
+        assert dyhead_det("eval", *wrong, cwd=tmp_path).returncode == 2

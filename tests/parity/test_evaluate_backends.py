@@ -12,6 +12,7 @@ from pycocotools.cocoeval import COCOeval
 
 from dyhead_det.contracts import Category, CategoryMap
 from dyhead_det.evaluation.coco_scores import evaluate_detections
+from dyhead_det.evaluation.results_file import evaluate_results
 
 BACKENDS = ["pycocotools", "faster-coco-eval"]
 COCO_CC = Path(__file__).parents[2].parent / "shared" / "data" / "coco_cc" / "val.json"
@@ -215,3 +216,47 @@ def _annotation(annotation_id, bbox, is_crowd):
         "area": bbox[2] * bbox[3],
         "iscrowd": is_crowd,
     }
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_results_file_has_the_numbers_of_pycocotools_to_the_last_digit(tmp_path, backend):
+    """Neither boxes that reach out of their image nor ids in any order change that."""
+    ground_truth, detections = noisy_data(23)
+    for line in ground_truth["annotations"][::5]:
+        line["bbox"][0] -= 400
+    (tmp_path / "truth.json").write_text(json.dumps(ground_truth))
+    (tmp_path / "results.json").write_text(json.dumps(detections))
+    result = evaluate_results(tmp_path / "results.json", tmp_path / "truth.json", backend=backend)
+    expected = summary_of_pycocotools(ground_truth, detections)
+    assert list(result.metrics.values()) == pytest.approx(expected, abs=TOLERANCE)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_another_limit_of_detections_is_that_of_pycocotools_parameter(backend):
+    ground_truth, detections = noisy_data(7, num_images=2, num_classes=1, per_image=60)
+    result = evaluate_detections(
+        ground_truth,
+        detections,
+        categories_of(ground_truth),
+        backend=backend,
+        max_detections=150,
+    )
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO()
+        truth.dataset = json.loads(json.dumps(ground_truth))
+        truth.createIndex()
+        evaluation = COCOeval(truth, truth.loadRes(json.loads(json.dumps(detections))), "bbox")
+        evaluation.params.maxDets = [1, 10, 150]
+        evaluation.evaluate()
+        evaluation.accumulate()
+    precision = evaluation.eval["precision"][..., 0, 2]  # (T, R, K), all areas, 150 detections
+    assert result.ap == pytest.approx(precision.mean(), abs=TOLERANCE)
+    assert result.metrics["AR150"] == pytest.approx(
+        evaluation.eval["recall"][..., 0, 2].mean(), abs=TOLERANCE
+    )
+    assert (
+        result.ap
+        > evaluate_detections(
+            ground_truth, detections, categories_of(ground_truth), backend=backend
+        ).ap
+    )

@@ -50,7 +50,20 @@ def train(
 
 
 def evaluate(
-    checkpoint: CheckpointFile,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Argument(
+            exists=True, dir_okay=False, help="best.pt or last.pt of a run; none with --detections."
+        ),
+    ] = None,
+    detections: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="Score this COCO results file of any detector instead, against --data (.json).",
+        ),
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -64,7 +77,10 @@ def evaluate(
         Path | None, typer.Option(exists=True, file_okay=False, help="Images of a .json file.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the results [default: eval beside CHECKPOINT].")
+        Path | None,
+        typer.Option(
+            help="Folder for the results [default: eval beside CHECKPOINT; none with --detections]."
+        ),
     ] = None,
     backend: Annotated[
         Literal["auto", "pycocotools", "faster-coco-eval"] | None,
@@ -79,7 +95,19 @@ def evaluate(
     long_edge: LongEdge = None,
     device: Device = "auto",
 ) -> None:
-    """Compute the COCO numbers of a checkpoint."""
+    """Compute the COCO numbers of a checkpoint, or of the detections of any detector."""
+    if detections is not None:
+        unused = (checkpoint, images, batch_size, short_edge, long_edge)
+        if data is None or any(option is not None for option in unused):
+            msg = "--detections needs --data ANNOTATIONS.json, and neither checkpoint nor images"
+            raise typer.BadParameter(msg)
+        _score_results(
+            detections, data, out=out, backend=backend or "auto", max_detections=max_detections
+        )
+        return
+    if checkpoint is None:
+        msg = "give a checkpoint, or the detections of any detector by --detections"
+        raise typer.BadParameter(msg)
     with quick_imports():
         from dyhead_det.distributed.launch import init_process_group
         from dyhead_det.distributed.rank_zero import main_only
@@ -100,6 +128,32 @@ def evaluate(
             device=own_device,
         )
         main_only(echo)(f"{result.table()}\n\nwritten: {out}/metrics.json, {out}/detections.json")
+
+
+def _score_results(
+    detections: Path,
+    annotations: Path,
+    *,
+    out: Path | None,
+    backend: Literal["auto", "pycocotools", "faster-coco-eval"],
+    max_detections: int | None,
+) -> None:
+    """Score a results file; print the numbers before they are written, where that is asked for."""
+    with quick_imports():
+        from dyhead_det.evaluation.coco_scores import MAX_DETECTIONS
+        from dyhead_det.evaluation.evaluate import write_metrics
+        from dyhead_det.evaluation.results_file import evaluate_results
+
+    result = evaluate_results(
+        detections,
+        annotations,
+        backend=backend,
+        max_detections=max_detections or MAX_DETECTIONS,
+    )
+    echo(result.table())
+    if out is not None:
+        write_metrics(out, result)
+        echo(f"\nwritten: {out}/metrics.json")
 
 
 def predict(

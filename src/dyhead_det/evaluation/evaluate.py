@@ -179,9 +179,14 @@ def to_coco(prediction: Prediction, image_id: int, categories: CategoryMap) -> l
 @main_only
 def write_results(folder: Path, result: EvalResult, detections: Sequence[CocoResult]) -> None:
     """Write `metrics.json` and `detections.json` into a folder, which is made where needed."""
+    write_metrics(folder, result)
+    write_json(folder / "detections.json", detections, indent=None)
+
+
+def write_metrics(folder: Path, result: EvalResult) -> None:
+    """Write `metrics.json` into a folder, which is made where needed."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "metrics.json", asdict(result), indent=2)
-    write_json(folder / "detections.json", detections, indent=None)
 
 
 def write_json(path: Path, value: object, *, indent: int | None) -> None:
