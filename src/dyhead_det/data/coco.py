@@ -1,4 +1,4 @@
-"""A COCO-format data set as a compact table: read, checked and repaired once.
+"""A COCO-format data set as compact columns: read, checked and repaired once.
 
 What is found in the world and what becomes of it. *Repairs* are counted in one warning;
 everything *refused* is told in one `DatasetError` with the ids of the records.
@@ -7,30 +7,36 @@ everything *refused* is told in one `DatasetError` with the ids of the records.
 |---|---|
 | box partly outside its image | clipped (counted when it reaches out by more than half a pixel) |
 | box outside, of zero or negative size, with NaN or infinity | dropped, in evaluation too |
-| no `bbox`, but a polygon or a run-length mask | the box around it |
+| no `bbox`, but a polygon or a run-length mask of its image | the box around it |
 | neither `bbox` nor `segmentation` | dropped |
 | malformed `bbox`, `segmentation` or `iscrowd` | refused |
-| all boxes within one pixel (relative coordinates) | refused |
+| most boxes within 0..1 | refused; with only some of them, a warning |
+| most boxes look like two corners (as sizes, they reach out) | refused; a warning if not sure |
+| annotation written twice: same image, category, box | taken once, as ultralytics does |
 | no `iscrowd`, no `area`, no `info` | 0, the area of the box, nothing: no news |
 | an `area` that is not a positive number | the area of the box |
 | annotation id missing, twice, or below 1 | all annotations are renumbered from 1 |
 | annotation of an unknown image or category | refused |
+| image or category ids that are text | numbered from 1 in the order of the file |
 | image twice, with the same content | taken once |
 | image id twice, with different content | refused |
-| `file_name` shared by several images | kept |
+| `file_name` shared by several image ids | kept, with a warning |
 | `file_name` with backslashes | read as folders |
+| `file_name` in another Unicode form than on the disk | found |
+| no `file_name`, but a `coco_url` (LVIS v1) | the last folder and the file of that |
 | `file_name` absolute, with `..`, empty or missing | refused |
-| no `width` or `height` | read from the image file, refused where that fails |
+| no `width` or `height`, or one that no image has | read from the image file, else refused |
 | category twice, with the same name | taken once |
+| category without a box, supercategory of all others (Roboflow's root) | left out |
 | category id with two names, name with two ids | refused |
+| name with half of a surrogate pair | refused |
 | no categories, no images | refused |
 
-Crowd regions stay in the table and in the ground truth; they are never training targets.
+Crowd regions stay in the data set and in the ground truth; they are never training targets.
 """
 
 import gc
 import hashlib
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -42,8 +48,12 @@ import torch
 from numpy.typing import NDArray
 
 from dyhead_det.contracts import CategoryMap, Target
-from dyhead_det.data.coco_sections import read_annotations, read_categories, read_images
-from dyhead_det.data.images import image_size
+from dyhead_det.data.coco_annotations import read_annotations
+from dyhead_det.data.coco_categories import read_categories
+from dyhead_det.data.coco_file import read_records
+from dyhead_det.data.coco_images import read_images
+from dyhead_det.data.image_folder import ImageFolder, composed
+from dyhead_det.data.packed_text import PackedText
 from dyhead_det.data.problems import AnnotationProblems, shorten
 from dyhead_det.data.records import Flags, Floats, Integers
 from dyhead_det.errors import DatasetError
@@ -76,7 +86,7 @@ class CocoDataset:
     images_folder: Path
     categories: CategoryMap
     image_ids: Integers
-    file_names: NDArray[np.str_]
+    file_names: PackedText
     sizes_wh: Integers
     offsets: Integers
     boxes_xywh: Floats
@@ -96,7 +106,7 @@ class CocoDataset:
 
     def path(self, index: int) -> Path:
         """Return where the file of image `index` lies."""
-        return self.images_folder / str(self.file_names[index])
+        return self.images_folder / self.file_names[index]
 
     def size_wh(self, index: int) -> tuple[int, int]:
         """Return width and height that the boxes of image `index` refer to."""
@@ -114,8 +124,8 @@ class CocoDataset:
         }
 
     def digest(self) -> str:
-        """Return a checksum of all that training takes from the table."""
-        names = "\0".join([*self.categories.names, *self.file_names.tolist()])
+        """Return a checksum of all that training takes from the data set, on any disk."""
+        names = "\0".join([*self.categories.names, *map(composed, self.file_names)])
         checksum = hashlib.sha256(names.encode())
         for column in (self.sizes_wh, self.offsets, self.boxes_xywh, self.labels, self.is_crowd):
             checksum.update(np.ascontiguousarray(column).data)
@@ -130,7 +140,7 @@ class CocoDataset:
         return replace(
             self,
             image_ids=self.image_ids[is_kept],
-            file_names=self.file_names[is_kept],
+            file_names=self.file_names.select(is_kept),
             sizes_wh=self.sizes_wh[is_kept],
             offsets=_offsets(np.diff(self.offsets)[is_kept]),
             boxes_xywh=self.boxes_xywh[rows],
@@ -141,7 +151,7 @@ class CocoDataset:
         )
 
     def ground_truth(self) -> dict[str, Any]:
-        """Return the whole table as COCO JSON that pycocotools takes, crowds included."""
+        """Return the whole data set as COCO JSON that pycocotools takes, crowds included."""
         image_id_of_row = np.repeat(self.image_ids, np.diff(self.offsets))
         dataset_ids = np.array([category.dataset_id for category in self.categories])
         annotations = zip(
@@ -156,7 +166,7 @@ class CocoDataset:
         keys = ("id", "image_id", "category_id", "bbox", "area", "iscrowd")
         images = zip(
             self.image_ids.tolist(),
-            self.file_names.tolist(),
+            self.file_names,
             *self.sizes_wh.T.tolist(),
             strict=True,
         )
@@ -185,34 +195,44 @@ def load_coco(annotations: Path, images: Path, *, split: str) -> CocoDataset:
     Raises:
         DatasetError: if the file cannot be read, or with all records that cannot be repaired.
     """
-    with _no_garbage_collection():
-        return _load(annotations, images, split=split)
-
-
-def _load(annotations: Path, images: Path, *, split: str) -> CocoDataset:
-    document = _read_document(annotations, split=split)
     problems = AnnotationProblems(annotations)
-
-    def measure(file_name: str) -> tuple[int, int] | None:
-        try:
-            return image_size(images / file_name)
-        except DatasetError:
-            return None
-
-    categories = read_categories(document["categories"], problems)
-    image_columns = read_images(document["images"], problems, measure=measure)
-    columns = read_annotations(document["annotations"], image_columns, categories, problems)
+    dataset = read_coco(images, problems, split=split)
     problems.conclude()
+    return dataset
+
+
+def read_coco(images: Path, problems: AnnotationProblems, *, split: str) -> CocoDataset:
+    """Read an annotation file as `load_coco` does, and leave its problems to the caller.
+
+    Args:
+        images: the folder that its file names refer to.
+        problems: names the file, and gets what was repaired and refused; what was refused is not
+            in the data set.
+        split: the part of the data set that this is: ``train`` or ``val``.
+
+    Raises:
+        DatasetError: if the file is no COCO annotation file.
+    """
+    with _no_garbage_collection():
+        return _read(images, problems, split=split)
+
+
+def _read(images: Path, problems: AnnotationProblems, *, split: str) -> CocoDataset:
+    records = read_records(problems.annotations_path, problems, split=split)
+    category_ids = [record.get("category_id") for record in records.annotations]
+    categories = read_categories(records.categories, category_ids, problems)
+    image_columns = read_images(records.images, problems, ImageFolder(images))
+    columns = read_annotations(records.annotations, image_columns, categories, problems)
 
     order = np.argsort(columns.image_indices, kind="stable")
-    counts = np.bincount(columns.image_indices, minlength=len(image_columns.ids))
+    counts = np.bincount(columns.image_indices, minlength=len(image_columns.file_names))
     return CocoDataset(
         split=split,
-        annotations_path=annotations,
+        annotations_path=problems.annotations_path,
         images_folder=images,
-        categories=categories,
-        image_ids=image_columns.ids,
-        file_names=image_columns.file_names,
+        categories=categories.categories,
+        image_ids=image_columns.ids.numbers,
+        file_names=PackedText.pack(image_columns.file_names),
         sizes_wh=image_columns.sizes_wh,
         offsets=_offsets(counts),
         boxes_xywh=columns.boxes_xywh[order],
@@ -225,9 +245,8 @@ def _load(annotations: Path, images: Path, *, split: str) -> CocoDataset:
 
 def missing_images(dataset: CocoDataset) -> list[str]:
     """Return the file names that the annotations list and the images folder does not have."""
-    return [
-        str(name) for name in dataset.file_names if not (dataset.images_folder / name).is_file()
-    ]
+    folder = ImageFolder(dataset.images_folder)
+    return [name for name in dataset.file_names if name not in folder]
 
 
 def require_images(dataset: CocoDataset) -> None:
@@ -240,41 +259,19 @@ def require_images(dataset: CocoDataset) -> None:
     if not dataset.images_folder.is_dir():
         raise DatasetError(f"no images folder at {dataset.images_folder}; check {key}")
     missing = missing_images(dataset)
-    if missing:
-        raise DatasetError(
-            f"{len(missing)} of the {len(dataset)} images that {dataset.annotations_path} lists "
-            f"are not in {dataset.images_folder}: {shorten(missing, len(missing))}; "
-            f"check {key}, or set data.broken_images to skip"
-        )
-
-
-def _read_document(annotations: Path, *, split: str) -> dict[str, list[Any]]:
-    key = f"data.{split}.annotations"
-    if not annotations.is_file():
-        raise DatasetError(f"no annotation file at {annotations}; check {key}")
-    try:
-        document = json.loads(annotations.read_bytes())
-    except OSError as error:
-        raise DatasetError(
-            f"{annotations} cannot be read: {error.strerror}; check {key}"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise DatasetError(f"{annotations} is not valid JSON: {error}; check {key}") from error
-    if not isinstance(document, dict):
-        raise DatasetError(
-            f"{annotations} holds a JSON {type(document).__name__}; a COCO annotation file is an "
-            f"object with images, annotations and categories (detections are a list); check {key}"
-        )
-    problems = [
-        f"{section} is {'missing' if section not in document else 'not a list'}"
-        for section in ("images", "annotations", "categories")
-        if not isinstance(document.get(section), list)
-    ]
-    if problems:
-        raise DatasetError(
-            f"{annotations} is not a COCO annotation file: {', '.join(problems)}; check {key}"
-        )
-    return document
+    if not missing:
+        return
+    folder = ImageFolder(dataset.images_folder)
+    in_another_case = {name: folder.in_another_case(name) for name in missing}
+    renamed = [f"{name} is {there}" for name, there in in_another_case.items() if there]
+    in_case = (
+        f" ({len(renamed)} differ in upper and lower case only: {shorten(renamed, len(renamed))})"
+    )
+    raise DatasetError(
+        f"{len(missing)} of the {len(dataset)} images that {dataset.annotations_path} lists "
+        f"are not in {dataset.images_folder}: {shorten(missing, len(missing))}"
+        f"{in_case if renamed else ''}; check {key}, or set data.broken_images to skip"
+    )
 
 
 @contextmanager

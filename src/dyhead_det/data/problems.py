@@ -1,4 +1,4 @@
-"""Collect what is wrong in one annotation file: one warning for repairs, one error for the rest."""
+"""Problems of one annotation file, collected by kind: refused, repaired, or worth knowing."""
 
 import logging
 from collections.abc import Iterable
@@ -11,6 +11,7 @@ from dyhead_det.errors import DatasetError
 logger = logging.getLogger(__name__)
 
 _NUM_SHOWN = 5
+_LONGEST_NAME = 100
 
 
 @dataclass(frozen=True)
@@ -18,49 +19,70 @@ class AnnotationProblems:
     """Problems of one annotation file by kind, each with the ids of the records that have it.
 
     The kinds keep the order in which they were found.
+
+    Attributes:
+        annotations_path: the file.
+        refused: what makes the file unusable.
+        repaired: what was repaired, dropped, or looks wrong; told in one warning.
+        noted: what is worth knowing; told by `data check` only.
     """
 
     annotations_path: Path
-    repaired: dict[str, list[object]] = field(default_factory=dict)
     refused: dict[str, list[object]] = field(default_factory=dict)
-
-    def repair(self, kind: str, ids: Iterable[object]) -> None:
-        """Note records that were repaired or dropped; no ids, no note."""
-        _append(self.repaired, kind, ids)
+    repaired: dict[str, list[object]] = field(default_factory=dict)
+    noted: dict[str, list[object]] = field(default_factory=dict)
 
     def refuse(self, kind: str, ids: Iterable[object]) -> None:
-        """Note records that make the file unusable; no ids, no note."""
+        """Add records that make the file unusable; no ids, no problem."""
         _append(self.refused, kind, ids)
 
+    def repair(self, kind: str, ids: Iterable[object]) -> None:
+        """Add records that were repaired or dropped, or that look wrong."""
+        _append(self.repaired, kind, ids)
+
+    def note(self, kind: str, ids: Iterable[object]) -> None:
+        """Add records that a person may want to know of."""
+        _append(self.noted, kind, ids)
+
     def conclude(self) -> None:
-        """Tell everything: nothing, one warning, or one error.
+        """Report everything: nothing, one warning, or one error.
 
         Raises:
             DatasetError: if any record was refused.
         """
         if self.refused:
             raise DatasetError(
-                f"{self.annotations_path} cannot be used: {_summary(self.refused)}; "
+                f"{self.annotations_path} cannot be used: {'; '.join(summary(self.refused))}; "
                 f"correct the file, or remove these records from it"
             )
         if self.repaired:
-            logger.warning("%s was repaired: %s", self.annotations_path, _summary(self.repaired))
+            logger.warning(
+                "%s was repaired: %s", self.annotations_path, "; ".join(summary(self.repaired))
+            )
+
+
+def summary(problems: dict[str, list[object]]) -> list[str]:
+    """Return a phrase for each kind of problem: how many records have it, and the first ids."""
+    return [f"{kind}: {len(ids)} ({shorten(ids, len(ids))})" for kind, ids in problems.items()]
 
 
 def shorten(names: Iterable[object], total: int) -> str:
     """Return the first few names, and how many more there are."""
-    shown = ", ".join(str(name) for name in islice(names, _NUM_SHOWN))
+    shown = ", ".join(printable(name) for name in islice(names, _NUM_SHOWN))
     more = total - _NUM_SHOWN
     return f"{shown} and {more} more" if more > 0 else shown
+
+
+def printable(value: object) -> str:
+    """Return text that stays on its line: control characters escaped, the middle of it cut out."""
+    text = str(value)
+    if len(text) > _LONGEST_NAME:
+        half = _LONGEST_NAME // 2 - 2
+        text = f"{text[:half]}...{text[-half:]}"
+    return text if text.isprintable() else repr(text)[1:-1]
 
 
 def _append(problems: dict[str, list[object]], kind: str, ids: Iterable[object]) -> None:
     listed = list(ids)
     if listed:
         problems.setdefault(kind, []).extend(listed)
-
-
-def _summary(problems: dict[str, list[object]]) -> str:
-    return "; ".join(
-        f"{kind}: {len(ids)} ({shorten(ids, len(ids))})" for kind, ids in problems.items()
-    )

@@ -1,7 +1,14 @@
-"""JSON records to numpy columns: at once where the values are regular, one by one where not."""
+"""JSON values to numpy columns: at once where all are of one type, one by one where not.
+
+A stranger's file may hold anything anywhere. Nothing here asks numpy what a list of values is:
+it would take lists of one length for a matrix, true for 1, and a text for as many bytes in every
+row as the longest one has.
+"""
 
 import math
 from collections.abc import Hashable, Sequence
+from contextlib import suppress
+from itertools import chain
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -17,14 +24,14 @@ _FLAGS: dict[Hashable, bool] = {None: False, 0: False, 1: True, "": False, "0": 
 
 
 def integers(values: Sequence[object]) -> tuple[Integers, Flags]:
-    """Read ids, also where a tool wrote them as ``"7"`` or ``7.0``.
+    """Read whole numbers, also where a tool wrote them as ``"7"`` or ``7.0``.
 
     Returns:
         The numbers, (N,), 0 where there is none; and which of them could be read, (N,).
     """
-    array = _as_array(values)
-    if array is not None and array.dtype == np.int64:
-        return array, np.ones(len(values), dtype=np.bool_)
+    if set(map(type, values)) == {int}:
+        with suppress(OverflowError):  # then they are read one by one
+            return np.array(values, dtype=np.int64), np.ones(len(values), dtype=np.bool_)
     numbers = [as_integer(value) for value in values]
     is_readable = np.array([number is not None for number in numbers], dtype=np.bool_)
     return np.array([number or 0 for number in numbers], dtype=np.int64), is_readable
@@ -32,8 +39,8 @@ def integers(values: Sequence[object]) -> tuple[Integers, Flags]:
 
 def as_integer(value: object) -> int | None:
     """Return the integer that a JSON value stands for, None if it stands for none."""
-    if isinstance(value, str) and value.strip().removeprefix("-").isdecimal():
-        value = int(value) if len(value) < 20 else None
+    if isinstance(value, str) and len(value) < 40 and value.strip().removeprefix("-").isdecimal():
+        value = int(value)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool):
@@ -43,10 +50,8 @@ def as_integer(value: object) -> int | None:
 
 def floats(values: Sequence[object]) -> Floats:
     """Read numbers, (N,); NaN where there is none."""
-    array = _as_array(values)
-    if array is not None and array.dtype.kind in "if":
-        return array.astype(np.float64)
-    return np.array([_as_float(value) for value in values], dtype=np.float64)
+    at_once = _floats_at_once(values)
+    return np.array([_as_float(value) for value in values]) if at_once is None else at_once
 
 
 def flags(values: Sequence[object]) -> tuple[Flags, Flags]:
@@ -55,94 +60,54 @@ def flags(values: Sequence[object]) -> tuple[Flags, Flags]:
     Returns:
         The flags, (N,); and which of them could be read, (N,).
     """
-    array = _as_array(values)
-    if array is not None and array.dtype.kind in "ib" and set(np.unique(array)) <= {0, 1}:
-        return array.astype(np.bool_), np.ones(len(values), dtype=np.bool_)
+    if set(map(type, values)) <= {int, bool} and set(values) <= {0, 1}:
+        return np.array(values, dtype=np.bool_), np.ones(len(values), dtype=np.bool_)
     read = [_FLAGS.get(value) if isinstance(value, Hashable) else None for value in values]
     is_readable = np.array([flag is not None for flag in read], dtype=np.bool_)
     return np.array([flag or False for flag in read], dtype=np.bool_), is_readable
 
 
-def boxes(records: Sequence[Record]) -> tuple[Floats, Flags, Flags, Flags]:
-    """Read the boxes of annotation records as COCO writes them: ``[x, y, width, height]``.
-
-    Where there is no ``bbox`` it is taken from the ``segmentation``.
+def boxes(values: Sequence[object]) -> tuple[Floats, Flags, Flags]:
+    """Read boxes of four numbers.
 
     Returns:
-        The boxes, (M, 4), NaN where there is none; and three flags (M,): the box is taken from
-        the segmentation, the record has neither, what it has is malformed.
+        The boxes, (N, 4), NaN where there is none; and two flags (N,): there is nothing, and what
+        there is cannot be read.
     """
-    count = len(records)
-    written = [record.get("bbox") for record in records]
-    is_from_segmentation, is_absent, is_malformed = np.zeros((3, count), dtype=np.bool_)
-    array = _as_array(written)
-    if array is not None and array.dtype.kind in "if" and array.shape == (count, 4):
-        return array.astype(np.float64), is_from_segmentation, is_absent, is_malformed
-
-    boxes_xywh = np.full((count, 4), np.nan)
-    for row, box in enumerate(written):
-        if box is None or box == []:
-            segmentation = records[row].get("segmentation")
-            is_absent[row] = segmentation is None or segmentation == []
-            is_from_segmentation[row] = not is_absent[row]
-            box = [] if is_absent[row] else _box_of_segmentation(segmentation)
-        if _are_numbers(box) and len(box) == 4:
-            boxes_xywh[row] = [_as_float(value) for value in box]
+    is_absent, is_malformed = np.zeros((2, len(values)), dtype=np.bool_)
+    if set(map(type, values)) == {list} and set(map(len, values)) == {4}:  # type: ignore[arg-type]
+        at_once = _floats_at_once(list(chain.from_iterable(values)))  # type: ignore[arg-type]
+        if at_once is not None:
+            return at_once.reshape(-1, 4), is_absent, is_malformed
+    read = np.full((len(values), 4), np.nan)
+    for row, value in enumerate(values):
+        if value is None or value == []:
+            is_absent[row] = True
+        elif are_numbers(value) and len(value) == 4:
+            read[row] = [_as_float(number) for number in value]
         else:
-            is_malformed[row] = not is_absent[row]
-    return boxes_xywh, is_from_segmentation, is_absent, is_malformed
+            is_malformed[row] = True
+    return read, is_absent, is_malformed
 
 
-def _as_array(values: Sequence[object]) -> NDArray[Any] | None:
+def are_numbers(values: object) -> TypeGuard[list[int | float]]:
+    """Return whether a JSON value is a list of nothing but numbers."""
+    return isinstance(values, list) and set(map(type, values)) <= {int, float}
+
+
+def _floats_at_once(values: Sequence[object]) -> Floats | None:
+    if not set(map(type, values)) <= {int, float}:
+        return None
     try:
-        return np.array(values)
-    except (ValueError, OverflowError):  # rows of different lengths
+        return np.array(values, dtype=np.float64)
+    except OverflowError:  # an integer of hundreds of digits
         return None
 
 
 def _as_float(value: object) -> float:
-    if not isinstance(value, int | float):
+    if not isinstance(value, int | float) or isinstance(value, bool):
         return math.nan
     try:
         return float(value)
-    except OverflowError:  # an integer of hundreds of digits
+    except OverflowError:
         return math.nan
-
-
-def _are_numbers(values: object) -> TypeGuard[list[float]]:
-    return isinstance(values, list) and all(
-        isinstance(value, int | float) and not isinstance(value, bool) for value in values
-    )
-
-
-def _box_of_segmentation(segmentation: object) -> list[float] | None:
-    """Return ``[x, y, width, height]`` around polygons or a run-length mask, None if malformed."""
-    if isinstance(segmentation, dict):
-        return _box_of_run_lengths(segmentation)
-    if not isinstance(segmentation, list):
-        return None
-    polygons = [segmentation] if _are_numbers(segmentation) else segmentation
-    if not all(_are_numbers(polygon) and len(polygon) % 2 == 0 for polygon in polygons):
-        return None
-    coordinates = [_as_float(value) for polygon in polygons for value in polygon]
-    if len(coordinates) < 4:
-        return None
-    xs, ys = coordinates[0::2], coordinates[1::2]
-    return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
-
-
-def _box_of_run_lengths(mask: Record) -> list[float] | None:
-    from pycocotools import mask as run_lengths  # noqa: PLC0415 - few data sets need it
-
-    size_hw, counts = mask.get("size"), mask.get("counts")
-    # pycocotools divides by the height without looking.
-    if not _are_numbers(size_hw) or len(size_hw) != 2 or min(size_hw) < 1:
-        return None
-    try:
-        if isinstance(counts, list):
-            mask = run_lengths.frPyObjects(mask, *size_hw)
-        elif not isinstance(counts, str):
-            return None
-        return [float(value) for value in run_lengths.toBbox(mask)]
-    except (TypeError, ValueError, OverflowError):
-        return None

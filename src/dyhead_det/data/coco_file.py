@@ -1,0 +1,77 @@
+"""A COCO file as JSON records: the three sections, each a list of objects."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dyhead_det.data.problems import AnnotationProblems
+from dyhead_det.data.records import Record
+from dyhead_det.errors import DatasetError
+
+_SECTIONS = ("images", "annotations", "categories")
+
+
+@dataclass(frozen=True)
+class CocoRecords:
+    """The records of a file, of which nothing is known but that they are JSON objects."""
+
+    images: list[Record]
+    annotations: list[Record]
+    categories: list[Record]
+
+
+def read_records(annotations: Path, problems: AnnotationProblems, *, split: str) -> CocoRecords:
+    """Read a COCO annotation file.
+
+    Args:
+        annotations: the JSON file.
+        problems: gets the entries that are no objects.
+        split: ``train`` or ``val``, for the configuration key in messages.
+
+    Raises:
+        DatasetError: if the file cannot be read or is no COCO annotation file.
+    """
+    key = f"data.{split}.annotations"
+    document = _read_json(annotations, key)
+    if not isinstance(document, dict):
+        raise DatasetError(
+            f"{annotations} holds a JSON {type(document).__name__}; a COCO annotation file is an "
+            f"object with images, annotations and categories (detections are a list); check {key}"
+        )
+    missing = [
+        f"{section} is {'missing' if section not in document else 'not a list'}"
+        for section in _SECTIONS
+        if not isinstance(document.get(section), list)
+    ]
+    if missing:
+        raise DatasetError(
+            f"{annotations} is not a COCO annotation file: {', '.join(missing)}; check {key}"
+        )
+    for section in ("images", "categories"):
+        if not document[section]:
+            problems.refuse("the list is empty", [section])
+    return CocoRecords(*(_objects(document[section], section, problems) for section in _SECTIONS))
+
+
+def _read_json(path: Path, key: str) -> object:
+    if not path.exists():
+        raise DatasetError(f"no annotation file at {path}; check {key}")
+    if not path.is_file():  # reading a pipe or a device may never end
+        raise DatasetError(f"{path} is no regular file but a folder, pipe or device; check {key}")
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error.strerror}; check {key}") from error
+    except MemoryError as error:
+        raise DatasetError(f"{path} does not fit into memory; check {key}") from error
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(f"{path} is not valid JSON: {error}; check {key}") from error
+
+
+def _objects(records: list[Any], section: str, problems: AnnotationProblems) -> list[Record]:
+    objects = [record for record in records if isinstance(record, dict)]
+    if len(objects) < len(records):
+        positions = (row for row, record in enumerate(records) if not isinstance(record, dict))
+        problems.refuse(f"entries of {section} that are not objects, positions", positions)
+    return objects
