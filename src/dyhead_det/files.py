@@ -1,17 +1,23 @@
-"""Files: opened without waiting, written whole or not at all."""
+"""Files: opened without waiting, written whole or not at all, in folders tried before the work."""
 
 import errno
 import os
+import platform
+import re
 import shutil
 import stat
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from dyhead_det.errors import ConfigError
 
 _UNFINISHED = ".unfinished"
+# Characters of a name, since most file systems bound it by 255 bytes.
+_SHOWN_NAME, _SHOWN_HOST = 30, 20
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def open_file(path: Path) -> BinaryIO:
@@ -49,8 +55,11 @@ def written_whole(
         path: The final name.
         durable: Also force file and folder to the disk, so that a power loss takes neither.
         previous: Where the old file is kept, from when the new one is complete.
+
+    Raises:
+        OSError: If it cannot be written, naming `path` where Python names no file.
     """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}{_UNFINISHED}")
+    unfinished = _unfinished_path(path)
     unfinished.unlink(missing_ok=True)  # it may be a second name of a file that is still needed
     try:
         yield unfinished
@@ -61,8 +70,13 @@ def written_whole(
         unfinished.replace(path)
         if durable and os.name == "posix":  # elsewhere a folder cannot be opened
             _sync(path.parent)
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(unfinished), unfinished):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):  # a disk that has become read-only says so above
+            unfinished.unlink(missing_ok=True)
 
 
 def link_or_copy(path: Path, other: Path) -> None:
@@ -80,11 +94,88 @@ def remove_unfinished(folder: Path) -> None:
         path.unlink()
 
 
-def not_writable(folder: Path, error: OSError) -> ConfigError:
+def remove_abandoned(folder: Path) -> None:
+    """Remove what `written_whole` left in processes of this machine that are no more."""
+    with suppress(OSError):  # what cannot be removed is in nobody's way
+        for path in folder.glob(f".*{_own_end('*')}"):
+            number = path.name.removesuffix(_UNFINISHED).rpartition("-")[2]
+            if number.isdecimal() and not _is_running(int(number)):
+                path.unlink(missing_ok=True)
+
+
+def require_writable(folder: Path, *names: str, option: str = "--out") -> None:
+    """Make a folder and try to write there, before the work whose results it shall take.
+
+    What killed processes of this machine have left there is removed.
+
+    Args:
+        folder: Made where it is not there yet, with its parents.
+        names: Of the files that will be written: none of them may be a folder.
+        option: How another folder is given.
+
+    Raises:
+        ConfigError: If nothing can be written there.
+        OSError: If the disk is full.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            if (folder / name).is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), folder / name)
+        trial = _unfinished_path(folder / "trial")
+        try:
+            trial.write_bytes(b"trial")
+        finally:
+            trial.unlink(missing_ok=True)
+        remove_abandoned(folder)
+    except OSError as error:
+        if error.errno in _FULL:
+            raise OSError(error.errno, error.strerror, str(folder)) from error
+        raise not_writable(folder, error, option=option) from error
+
+
+def not_writable(folder: Path, error: OSError, *, option: str = "--out") -> ConfigError:
     """Say that nothing can be written to a folder, and what to do."""
+    is_inside = error.filename is not None and Path(error.filename).parent == folder
+    place = error.filename if is_inside and error.errno == errno.EISDIR else folder
     return ConfigError(
-        f"{folder}: cannot be written ({error.strerror}); give another folder by --out"
+        f"{place}: cannot be written ({error.strerror}); give another folder by {option}"
     )
+
+
+def require_new(path: Path, *, overwrite: bool) -> None:
+    """Refuse to replace a file unless that is asked for.
+
+    Raises:
+        ConfigError: If there is something at `path`.
+    """
+    if path.exists() and not (overwrite and path.is_file()):
+        how = "replace it by --overwrite" if path.is_file() else "it is no file"
+        raise ConfigError(f"{path} is there already; give another name, or {how}")
+
+
+def _unfinished_path(path: Path) -> Path:
+    """Return a name in the same folder that no other file and no other process has."""
+    digest = zlib.crc32(os.fsencode(path.name))
+    return path.with_name(f".{path.name[:_SHOWN_NAME]}.{digest:08x}{_own_end(str(os.getpid()))}")
+
+
+def _own_end(process: str) -> str:
+    """Return how the unfinished files of a process of this machine end."""
+    host = re.sub(r"[^A-Za-z0-9.]", "", platform.node())[:_SHOWN_HOST]
+    return f"-{host}-{process}{_UNFINISHED}"
+
+
+def _is_running(process: int) -> bool:
+    if os.name != "posix":  # where signal 0 would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # somebody else's
+        return True
+    return True
 
 
 def _sync(path: Path) -> None:

@@ -15,17 +15,19 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageFile
 from torch import Tensor
 
 from dyhead_det.errors import DatasetError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
+# Formats that Pillow recognizes and cannot decode, or only with a program that may be missing.
+_NOT_DECODED = ("EPS", "MPEG")
 
 _WHITE = (255, 255, 255, 255)
 
@@ -54,7 +56,7 @@ def read_image(
     """Read an image file.
 
     Args:
-        path: JPEG, PNG, WebP, TIFF or BMP.
+        path: In any format that Pillow decodes.
         annotated_size: width and height that the annotations refer to.
         resized_to: bounds of the shorter and the longer edge in pixels that the picture will be
             made to fit. A JPEG is then decoded at 1/2, 1/4 or 1/8 of its size, which is several
@@ -73,7 +75,7 @@ def read_image(
             turn = None
         if resized_to is not None:
             _reduce(image, resized_to)
-        return rgb_tensor(image if turn is None else image.transpose(turn))
+        return rgb_tensor(_turned(image, turn))
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -84,6 +86,22 @@ def image_size(path: Path) -> tuple[int, int]:
     """
     with _opened(path) as image:
         return _shown_size(image)
+
+
+@cache
+def image_suffixes() -> frozenset[str]:
+    """Return the endings, as `.png`, of the formats that this Pillow decodes."""
+    Image.init()
+    return frozenset(
+        suffix
+        for suffix, name in Image.EXTENSION.items()
+        if name in Image.OPEN and name not in _NOT_DECODED and not _is_stub(Image.OPEN[name][0])
+    )
+
+
+def shown_tensor(image: Image.Image) -> Tensor:
+    """Return a Pillow image as `read_image` returns its file: turned as its metadata say."""
+    return rgb_tensor(_turned(image, _turn(image)))
 
 
 def rgb_tensor(image: Image.Image) -> Tensor:
@@ -122,6 +140,10 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         ) from error
 
 
+def _is_stub(factory: object) -> bool:
+    return isinstance(factory, type) and issubclass(factory, ImageFile.StubImageFile)
+
+
 def _turn(image: Image.Image) -> Image.Transpose | None:
     """Return what the EXIF orientation asks for."""
     if image.format == "TIFF":
@@ -131,6 +153,10 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
         return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except _METADATA_ERRORS:  # the picture may be sound all the same
         return None
+
+
+def _turned(image: Image.Image, turn: Image.Transpose | None) -> Image.Image:
+    return image if turn is None else image.transpose(turn)
 
 
 def _shown_size(image: Image.Image) -> tuple[int, int]:

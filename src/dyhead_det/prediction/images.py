@@ -1,5 +1,10 @@
-"""Whatever holds an image in Python -> the tensor that a detector takes."""
+"""Whatever holds an image in Python -> the tensor that a detector takes, the same from all of them.
 
+A file, the Pillow image of it and an array or tensor with its values give the same pixels:
+orientation, transparency, gray and 16 bits are treated as `data/images.py` says.
+"""
+
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,53 +13,78 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from dyhead_det.data.images import read_image, rgb_tensor
+from dyhead_det.data.images import read_image, rgb_tensor, shown_tensor
 
-ImageLike = str | Path | Image.Image | NDArray[np.generic] | Tensor
+ImageLike = str | os.PathLike[str] | Image.Image | NDArray[np.generic] | Tensor
 
 
 def as_image(image: ImageLike) -> Tensor:
     """Turn whatever holds an image into a tensor (3, H, W), uint8 or float32 in [0, 1].
 
+    Args:
+        image: A path, a Pillow image, an array (H, W) or (H, W, 1|2|3|4), or a tensor (H, W) or
+            (1|2|3|4, H, W), of bool, uint8, uint16 or floats in [0, 1]. The second of two and the
+            fourth of four channels is opacity; color is RGB.
+
     Raises:
-        DatasetError: where a file cannot be read.
-        ValueError: where an array has not the shape or the values of an image.
-        TypeError: where it is something else.
+        DatasetError: If a file cannot be read.
+        ValueError: If an array has not the shape or the values of an image.
+        TypeError: If it is something else.
     """
-    if isinstance(image, str | Path):
+    if isinstance(image, str | os.PathLike):
         return read_image(Path(image))
     if isinstance(image, Image.Image):
-        return rgb_tensor(image)
+        if 0 in image.size:
+            msg = f"an image has at least one pixel, not {image.width} x {image.height}"
+            raise ValueError(msg)
+        return shown_tensor(image)
     if isinstance(image, np.ndarray):
-        return _from_array(image)
+        channels_last = image[..., None] if image.ndim == 2 else image
+        planes = channels_last.transpose(2, 0, 1) if channels_last.ndim == 3 else channels_last
+        return _from_planes(planes, shape=image.shape, layout="(H, W) or (H, W, 1|2|3|4)")
     if isinstance(image, Tensor):
-        return _checked(image[None] if image.ndim == 2 else image, layout="(1|3, H, W)")
+        values = image.detach().cpu()
+        values = values.float() if values.is_floating_point() else values  # numpy has no bfloat16
+        array: NDArray[np.generic] = (values[None] if values.ndim == 2 else values).numpy()
+        shape = tuple(image.shape)
+        return _from_planes(array, shape=shape, layout="(H, W) or (1|2|3|4, H, W)")
     msg = f"an image is a path, PIL image, numpy array or tensor, not {type(image).__name__}"
     raise TypeError(msg)
 
 
-def _from_array(array: NDArray[np.generic]) -> Tensor:
-    """Bring (H, W) or (H, W, 1|3|4) to (1|3, H, W), without transparency."""
-    channels_last = array[..., None] if array.ndim == 2 else array
-    if channels_last.ndim != 3 or channels_last.shape[2] not in (1, 3, 4):
-        msg = f"a numpy image has shape (H, W) or (H, W, 1|3|4), not {array.shape}"
+def _from_planes(planes: NDArray[np.generic], *, shape: tuple[int, ...], layout: str) -> Tensor:
+    """Bring (1|2|3|4, H, W) of any type to three channels without transparency."""
+    if planes.ndim != 3 or planes.shape[0] not in (1, 2, 3, 4) or planes.size == 0:
+        msg = f"an image has shape {layout}, not {shape}"
         raise ValueError(msg)
+    if planes.dtype.kind == "f":
+        return _from_floats(planes)
+    if planes.dtype == np.uint16 and len(planes) == 1:
+        return rgb_tensor(Image.fromarray(np.ascontiguousarray(planes[0])))
+    pixels = _to_uint8(planes)
+    if len(pixels) in (2, 4):
+        return rgb_tensor(Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))))
     # A copy: torch takes neither negative strides nor memory that must not be written.
-    channels_first = np.array(channels_last[..., :3].transpose(2, 0, 1), order="C")
-    return _checked(torch.from_numpy(channels_first), layout="(H, W, 1|3|4)")
+    return torch.from_numpy(np.array(pixels, order="C")).expand(3, -1, -1).contiguous()
 
 
-def _checked(image: Tensor, *, layout: str) -> Tensor:
-    """Refuse what is no image; give a grey one three channels."""
-    if image.ndim != 3 or image.shape[0] not in (1, 3) or image.numel() == 0:
-        msg = f"an image has shape {layout}, not {tuple(image.shape)}"
+def _to_uint8(planes: NDArray[np.generic]) -> NDArray[np.uint8]:
+    if planes.dtype == np.bool_:
+        return planes.astype(np.uint8) * np.uint8(255)
+    if planes.dtype == np.uint16:  # the higher byte, as Pillow reads color of 16 bits
+        return (planes.astype(np.uint16) >> 8).astype(np.uint8)
+    if planes.dtype == np.uint8:
+        return planes.astype(np.uint8, copy=False)
+    msg = f"an image is bool, uint8, uint16 or float in [0, 1], not {planes.dtype}"
+    raise ValueError(msg)
+
+
+def _from_floats(planes: NDArray[np.generic]) -> Tensor:
+    pixels = torch.from_numpy(np.array(planes, dtype=np.float32, order="C"))
+    if not bool(((pixels >= 0) & (pixels <= 1)).all()):
+        msg = "a float image has values in [0, 1]; divide by 255 or pass uint8"
         raise ValueError(msg)
-    if image.dtype != torch.uint8:
-        if not image.is_floating_point():
-            msg = f"an image is uint8 in 0..255 or float in [0, 1], not {image.dtype}"
-            raise ValueError(msg)
-        image = image.float()
-        if not bool(((image >= 0) & (image <= 1)).all()):
-            msg = "a float image has values in [0, 1]; divide by 255 or pass uint8"
-            raise ValueError(msg)
-    return image if len(image) == 3 else image.repeat(3, 1, 1)
+    if len(pixels) in (2, 4):
+        opacity = pixels[-1:]
+        pixels = pixels[:-1] * opacity + (1 - opacity)  # on white
+    return pixels.expand(3, -1, -1).contiguous()

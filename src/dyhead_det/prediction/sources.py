@@ -2,12 +2,23 @@
 
 import glob
 import itertools
+import logging
+import os
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 
-from dyhead_det.data.images import IMAGE_SUFFIXES
+from dyhead_det.data.images import image_suffixes
 from dyhead_det.errors import DatasetError
+from dyhead_det.escaping import listed, printable
+
+logger = logging.getLogger(__name__)
+
+# Bytes of a file's name that most file systems take.
+_MAX_NAME = 255
+_ANY_DEPTH = "**"
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,10 +29,23 @@ class ImageSource:
     relative: Path
 
 
+@dataclass(slots=True)
+class _Listing:
+    """The image files of one source, and what is beside them.
+
+    images: in order.
+    left_out: how many files are no images, by suffix.
+    """
+
+    images: list[ImageSource] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+
 def find_images(sources: Sequence[str | Path], *, except_in: Path) -> list[ImageSource]:
     """List the image files of files, folders (with everything below) and glob patterns.
 
-    A file named by itself is taken whatever its suffix; hidden files are not looked for.
+    A file named by itself is taken whatever its suffix; hidden files are not looked for. Linked
+    folders are entered, each once. Files of other kinds are counted in one line of the log.
 
     Args:
         sources: what was asked for, in this order.
@@ -31,25 +55,35 @@ def find_images(sources: Sequence[str | Path], *, except_in: Path) -> list[Image
         Every file once, in the order of the sources and sorted within each.
 
     Raises:
-        DatasetError: naming each source that does not exist or holds no image.
+        DatasetError: naming each source that does not exist, holds no image or is no file.
     """
-    found: dict[Path, ImageSource] = {}
-    empty: list[str] = []
-    left_out = except_in.resolve()
+    images: dict[Path, ImageSource] = {}
+    problems: list[str] = []
+    left_out: Counter[str] = Counter()
+    results = except_in.resolve()
     for source in sources:
-        images = list(_images_of(Path(source).expanduser()))
-        if not images:
-            empty.append(str(source))
-        for image in images:
+        try:
+            listing = _list_source(_expanded(source))
+        except (OSError, ValueError) as error:  # such as a name that is too long or holds a NUL
+            reason = error.strerror if isinstance(error, OSError) else error
+            problems.append(f"{printable(source, max_length=100)} ({reason})")
+            continue
+        if not listing.images:
+            problems.append(str(source))
+        left_out += listing.left_out
+        for image in listing.images:
             resolved = image.path.resolve()
-            if not resolved.is_relative_to(left_out):
-                found.setdefault(resolved, image)
-    if empty or not found:
+            if not resolved.is_relative_to(results):
+                images.setdefault(resolved, image)
+    if problems or not images:
         raise DatasetError(
-            f"no image found at {', '.join(empty) or ', '.join(map(str, sources))}; name image "
-            f"files, folders or patterns; images end with {', '.join(sorted(IMAGE_SUFFIXES))}"
+            f"no image found at {listed(problems or sources)}; name image files, folders or "
+            f"patterns; in folders images end as Pillow's formats do (.jpg, .png, .webp, ...)"
         )
-    return list(found.values())
+    if left_out:
+        kinds = listed(suffix or "none" for suffix, _ in left_out.most_common())
+        logger.info("left out: %d files whose endings are no image's: %s", left_out.total(), kinds)
+    return list(images.values())
 
 
 def picture_paths(images: Sequence[ImageSource], folder: Path) -> list[Path]:
@@ -60,35 +94,131 @@ def picture_paths(images: Sequence[ImageSource], folder: Path) -> list[Path]:
     """
     folder = folder.resolve()
     taken = {str(image.path.resolve()).casefold() for image in images}
+    numbers: Counter[str] = Counter()  # where to go on counting, by the path that was wanted
     paths = []
     for image in images:
         suffix = ".jpg" if image.path.suffix.lower() in (".jpg", ".jpeg") else ".png"
-        wanted = (folder / image.relative).with_suffix(suffix)
-        for number in itertools.count(2):
-            if str(wanted).casefold() not in taken:
+        parent, stem = folder / image.relative.parent, image.relative.stem
+        wanted = str(parent / f"{stem}{suffix}").casefold()
+        while True:
+            numbers[wanted] += 1
+            end = suffix if numbers[wanted] == 1 else f"-{numbers[wanted]}{suffix}"
+            path = parent / (_shortened(stem, _MAX_NAME - len(end)) + end)
+            if str(path).casefold() not in taken:
                 break
-            wanted = wanted.with_name(f"{image.relative.stem}-{number}{suffix}")
-        taken.add(str(wanted).casefold())
-        paths.append(wanted)
+        taken.add(str(path).casefold())
+        paths.append(path)
     return paths
 
 
-def _images_of(source: Path) -> Iterator[ImageSource]:
-    """List the images of one source; nothing if there are none."""
-    if source.is_file():
-        yield ImageSource(source, Path(source.name))
-    elif source.is_dir():
-        yield from _with_image_suffix(source.rglob("*"), root=source)
-    else:
-        fixed = itertools.takewhile(lambda part: not glob.has_magic(part), source.parts)
-        # Path.glob takes no absolute pattern and walks `**` differently from Python to Python.
-        matches = glob.iglob(str(source), recursive=True)  # noqa: PTH207
-        yield from _with_image_suffix(map(Path, matches), root=Path(*fixed))
+def _shortened(stem: str, num_bytes: int) -> str:
+    """Cut a name that has more bytes than that, between two characters."""
+    encoded = os.fsencode(stem)
+    return stem if len(encoded) <= num_bytes else encoded[:num_bytes].decode(errors="ignore")
 
 
-def _with_image_suffix(paths: Iterator[Path], *, root: Path) -> Iterator[ImageSource]:
+def _expanded(source: str | Path) -> Path:
+    """Return a path with the home folder for `~`, unless a file is called so.
+
+    Raises:
+        ValueError: if there is no name.
+    """
+    if not str(source):  # it would be the current folder
+        msg = "an empty name"
+        raise ValueError(msg)
+    path = Path(source)
+    try:
+        return path if path.exists() else path.expanduser()
+    except RuntimeError:  # there is no such user
+        return path
+
+
+def _list_source(source: Path) -> _Listing:
+    """List the images of one source.
+
+    Raises:
+        OSError: if it is neither a file nor a folder, or cannot be read.
+    """
+    if source.is_dir():
+        return _choose_images(_files_below(source), root=source)
+    if source.exists():
+        if not source.is_file():
+            raise OSError(None, f"a {_kind(source)}, not a file")
+        return _Listing([ImageSource(source, Path(source.name))])
+    fixed = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), source.parts))
+    return _choose_images(_matches(source), root=fixed)
+
+
+def _kind(path: Path) -> str:
+    if path.is_fifo():
+        return "pipe"
+    return "socket" if path.is_socket() else "device"
+
+
+def _matches(pattern: Path) -> Iterator[Path]:
+    """Yield the files that a pattern means; `**` is any number of folders.
+
+    Python's own `**` differs from version to version and follows links in circles.
+    """
+    parts = pattern.parts
+    if _ANY_DEPTH not in parts:
+        yield from map(Path, glob.iglob(str(pattern)))  # noqa: PTH207 - it may be absolute
+        return
+    start = parts.index(_ANY_DEPTH)
+    heads = glob.iglob(str(Path(*parts[:start]))) if start else ["."]  # noqa: PTH207
+    for head in filter(Path.is_dir, map(Path, heads)):
+        for path in _files_below(head):
+            if _fits(path.relative_to(head).parts, parts[start:]):
+                yield path
+
+
+def _fits(names: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+    """Return whether the parts of a path are those of a pattern."""
+    # reached[i]: the names so far fit the first i parts.
+    reached = [True] + [False] * len(pattern)
+    for i, part in enumerate(pattern):
+        reached[i + 1] = reached[i] and part == _ANY_DEPTH
+    for name in names:
+        before = reached
+        reached = [False] * len(before)
+        for i, part in enumerate(pattern):
+            if part == _ANY_DEPTH:
+                reached[i + 1] = before[i + 1] or before[i] or reached[i]
+            else:
+                reached[i + 1] = before[i] and fnmatch(name, part)
+    return reached[-1]
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Yield all files below a folder; each folder is entered once, links to folders at the end."""
+    entered: set[tuple[int, int]] = set()
+    folders, links = [folder], deque[Path]()
+    while folders or links:
+        here = folders.pop() if folders else links.popleft()
+        status = here.stat()
+        if (status.st_dev, status.st_ino) in entered:
+            continue
+        entered.add((status.st_dev, status.st_ino))
+        try:
+            entries = sorted(os.scandir(here), key=lambda entry: entry.name)
+        except OSError as error:
+            logger.warning("%s: cannot be read (%s) and is left out", here, error.strerror)
+            continue
+        for entry in entries:
+            if not entry.is_dir():
+                yield here / entry.name
+            elif not entry.name.startswith("."):
+                (links if entry.is_symlink() else folders).append(here / entry.name)
+
+
+def _choose_images(paths: Iterator[Path], *, root: Path) -> _Listing:
+    listing = _Listing()
     for path in sorted(paths):
         relative = path.relative_to(root)
-        is_hidden = any(part.startswith(".") for part in relative.parts)
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() and not is_hidden:
-            yield ImageSource(path, relative)
+        if any(part.startswith(".") for part in relative.parts) or path.is_dir():
+            continue
+        if path.suffix.lower() in image_suffixes() and path.is_file():
+            listing.images.append(ImageSource(path, relative))
+        else:
+            listing.left_out[path.suffix.lower()] += 1
+    return listing

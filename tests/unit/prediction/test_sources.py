@@ -1,5 +1,8 @@
 """Which files are meant, and where their pictures go."""
 
+import os
+import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -81,6 +84,75 @@ def test_a_source_without_images_is_an_error_even_beside_others(photos, tmp_path
         )
 
 
+def test_every_kind_of_image_that_pillow_decodes_is_taken(tmp_path):
+    names = ["a.gif", "b.ppm", "c.jp2", "d.jfif", "e.TIF", "f.tga"]
+    others = ["a.h5", "b.eps", "c.mpg", "d.json", "e"]  # stubs, and what needs another program
+    for name in names + others:
+        (tmp_path / name).touch()
+    assert relatives(find_images([tmp_path], except_in=tmp_path / "out")) == names
+
+
+def test_what_is_left_out_of_a_folder_is_counted_in_one_line(photos, tmp_path, caplog):
+    (photos / "more.txt").touch()
+    (photos / "README").touch()
+    with caplog.at_level("INFO"):
+        find_images([photos], except_in=tmp_path / "out")
+    (record,) = caplog.records
+    assert record.getMessage() == "left out: 3 files whose endings are no image's: .txt, none"
+
+
+@pytest.fixture
+def linked(tmp_path):
+    """A folder with links to a folder outside, to itself, to a folder inside and to nothing."""
+    for name in ("in/a.png", "in/z/b.png", "other/c.png", "other/deep/d.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    for link, goal in {"linked": "other", "circle": "in", "c": "in/z", "nothing": "no"}.items():
+        (tmp_path / "in" / link).symlink_to(tmp_path / goal)
+    (tmp_path / "other" / "back").symlink_to(tmp_path / "in")
+    return tmp_path / "in"
+
+
+@pytest.mark.parametrize("source", [".", "**/*", "**/*.png", "**"])
+def test_linked_folders_are_entered_once(linked, tmp_path, source):
+    found = find_images([linked / source], except_in=tmp_path / "out")
+    assert relatives(found) == ["a.png", "linked/c.png", "linked/deep/d.png", "z/b.png"]
+
+
+def test_a_pattern_of_any_depth_has_parts_before_and_behind(photos, tmp_path):
+    found = find_images([str(photos / "d*" / "**" / "?.webp")], except_in=tmp_path / "out")
+    assert relatives(found) == ["deep/er/c.webp"]
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("", "an empty name"),
+        ("a\0b", r"a\\x00b"),
+        ("x" * 5000, "too long"),
+        ("~nobody/x", "~nobody"),
+    ],
+)
+def test_a_name_that_can_be_none_is_a_line(tmp_path, source, reason):
+    with pytest.raises(DatasetError, match=reason) as error:
+        find_images([source], except_in=tmp_path)
+    assert len(str(error.value)) < 1000
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+def test_what_would_never_end_is_no_image(photos, tmp_path):
+    os.mkfifo(photos / "pipe.png")
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(photos / "s.png"))
+    for source, kind in [("pipe.png", "pipe"), ("s.png", "socket"), ("/dev/zero", "device")]:
+        with pytest.raises(DatasetError, match=rf"\(a {kind}, not a file\)"):
+            find_images([photos / source], except_in=tmp_path / "out")
+    listener.close()
+    found = find_images([photos], except_in=tmp_path / "out")
+    assert relatives(found) == ["a.PNG", "b.jpg", "deep/b.jpg", "deep/er/c.webp"]
+
+
 def sources(folder, *names):
     return [
         ImageSource(folder / name, Path(name).relative_to(Path(name).parts[0])) for name in names
@@ -107,3 +179,24 @@ def test_a_picture_never_takes_the_place_of_an_input(tmp_path):
         tmp_path / "in" / "a-2.jpg",
         tmp_path / "in" / "b-2.jpg",
     ]
+
+
+def test_thousands_of_images_of_one_name_take_no_time(tmp_path):
+    images = sources(tmp_path, *(f"{number}/x.jpg" for number in range(6000)))
+    started_at = time.process_time()
+    paths = picture_paths(images, tmp_path / "out")
+    assert time.process_time() - started_at < 5  # 124 s when every number was tried
+    assert [path.name for path in (paths[0], paths[1], paths[-1])] == [
+        "x.jpg",
+        "x-2.jpg",
+        "x-6000.jpg",
+    ]
+    assert len(set(paths)) == 6000
+
+
+@pytest.mark.parametrize("stem", ["x" * 251, "\u00e4" * 125 + "x"])
+def test_names_of_pictures_fit_the_file_system(tmp_path, stem):
+    images = sources(tmp_path, *(f"{folder}/{stem}.bmp" for folder in "abc"))
+    paths = picture_paths(images, tmp_path)
+    assert all(len(os.fsencode(path.name)) <= 255 for path in paths)
+    assert len(set(paths)) == 3
