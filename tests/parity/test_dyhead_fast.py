@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from dyhead_det.dyhead import fused_passes as table_passes
-from dyhead_det.dyhead import pyramid_table
+from dyhead_det.dyhead import fused_passes
 from dyhead_det.dyhead.head import DyHead
+from dyhead_det.dyhead.pyramid_layout import build_layout
 from dyhead_det.ops.gather import deform_conv as gather
 from dyhead_det.ops.gather import parallel
 
@@ -140,7 +140,7 @@ def test_results_do_not_depend_on_the_chunks(size: int, monkeypatch: pytest.Monk
     levels = random_pyramid([(11, 6), (6, 3)], dtype=torch.double)
     expected, expected_gradients = values_and_gradients(dyhead, levels, "gather")
     monkeypatch.setattr(gather, "CPU_CHUNK_NUMBERS", 32 * size)
-    monkeypatch.setattr(table_passes, "CPU_PART_NUMBERS", 64 * size)
+    monkeypatch.setattr(fused_passes, "CPU_CHUNK_NUMBERS", 64 * size)
     outputs, gradients = values_and_gradients(dyhead, levels, "gather")
     torch.testing.assert_close(outputs, expected)
     torch.testing.assert_close(gradients, expected_gradients)
@@ -149,8 +149,8 @@ def test_results_do_not_depend_on_the_chunks(size: int, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("num_threads", [1, 3])
 def test_equal_inputs_give_equal_bits(num_threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parallel, "MIN_NUMBERS", 0)
-    monkeypatch.setattr(gather, "CPU_CHUNK_NUMBERS", 32 * 10)  # many chunks and parts
-    monkeypatch.setattr(table_passes, "CPU_PART_NUMBERS", 64 * 10)
+    monkeypatch.setattr(gather, "CPU_CHUNK_NUMBERS", 32 * 10)  # many chunks
+    monkeypatch.setattr(fused_passes, "CPU_CHUNK_NUMBERS", 64 * 10)
     before = torch.get_num_threads()
     torch.set_num_threads(num_threads)
     torch.manual_seed(0)
@@ -166,11 +166,13 @@ def test_equal_inputs_give_equal_bits(num_threads: int, monkeypatch: pytest.Monk
 def test_a_ramp_far_from_zero_keeps_its_variance(monkeypatch: pytest.MonkeyPatch) -> None:
     # Mean 1000 and spread 1: the difference of mean squares would lose four of seven digits.
     torch.manual_seed(0)
-    table = pyramid_table.build_table(2, ((100, 50),), torch.device("cpu"), torch.float32)
-    rows = 1000 + torch.randn(10_000, 3)
-    monkeypatch.setattr(table_passes, "CPU_PART_NUMBERS", 6 * 1024)  # five parts, the last smaller
-    _, mean, variance, _ = table_passes.Moments.apply(rows, table)
-    maps = rows.view(2, 5000, 3).double()
+    layout = build_layout(2, ((100, 50),), torch.device("cpu"), torch.float32)
+    features = 1000 + torch.randn(10_000, 3)
+    monkeypatch.setattr(
+        fused_passes, "CPU_CHUNK_NUMBERS", 6 * 1024
+    )  # five chunks, the last smaller
+    _, mean, variance, _ = fused_passes.Moments.apply(features, layout)
+    maps = features.view(2, 5000, 3).double()
     exact_variance, exact_mean = torch.var_mean(maps, dim=1, correction=0)
     torch.testing.assert_close(mean[0].double(), exact_mean, rtol=1e-6, atol=0)
     torch.testing.assert_close(variance[0].double(), exact_variance, rtol=1e-4, atol=0)
@@ -193,7 +195,6 @@ def test_any_memory_layout_and_double_use_of_a_map() -> None:
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_training_follows_an_inference_of_the_same_size(mode: type) -> None:
-    pyramid_table.build_table.cache_clear()
     torch.manual_seed(0)
     dyhead = lively_dyhead("resized")
     levels = random_pyramid([(8, 6), (4, 3)], dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""The DyHead block: every level attends to itself and its neighbours, then to scale, then to task.
+"""The DyHead block: every level attends to itself and its neighbors, then to scale, then to task.
 
 Dai et al., "Dynamic Head: Unifying Object Detection Heads with Attentions" (arXiv 2106.08322), as
 the authors' code computes it: each level keeps its own resolution and reads the level itself, the
@@ -8,7 +8,7 @@ next finer and the next coarser one. This file is the documentation of the formu
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -27,12 +27,12 @@ NUM_GROUPS = 16
 class DyHeadBlock(nn.Module):
     """Spatial, scale and task attention, one after the other, on every level.
 
-    All levels share the parameters and read the block's input, never a neighbour's new map. An
+    All levels share the parameters and read the block's input, never a neighbor's new map. An
     attention that is left out is a step that is left out, its parameters too:
 
-    * without spatial attention the candidates are the neighbouring maps themselves, resized;
+    * without spatial attention the candidates are the neighboring maps themselves, resized;
     * without scale attention the candidates are averaged as they are;
-    * without these two a level is its own only candidate: nothing reads the neighbours;
+    * without these two a level is its own only candidate: nothing reads the neighbors;
     * without task attention there is no activation.
     """
 
@@ -54,6 +54,8 @@ class DyHeadBlock(nn.Module):
         zero_init_offsets: bool,
     ) -> None:
         super().__init__()
+        check_options(attention, spatial, dynamic_relu)
+        check_choice("coarse_offsets", coarse_offsets, get_args(CoarseOffsets))
         self.attention = frozenset(attention)
         self.spatial = spatial
         self.coarse_offsets = coarse_offsets
@@ -86,16 +88,46 @@ class DyHeadBlock(nn.Module):
                 resized_neighbors(levels, level) if "scale" in self.attention else [levels[level]]
             )
         x = levels[level]
-        points = self.offset_and_mask(x) if self.spatial == "deform" else None
-        candidates = [self.same(x, points, deform_backend)]
+        offsets_and_masks = self.offset_and_mask(x) if self.spatial == "deform" else None
+        candidates = [self.same(x, offsets_and_masks, deform_backend)]
         if level > 0:
-            candidates.append(self.finer(levels[level - 1], points, deform_backend))
+            candidates.append(self.finer(levels[level - 1], offsets_and_masks, deform_backend))
         if level + 1 < len(levels):
             coarse = levels[level + 1]
-            if points is not None:
-                points = bring_to_coarser(points, coarse.shape[-2:], rule=self.coarse_offsets)
-            candidates.append(resize(self.coarser(coarse, points, deform_backend), x.shape[-2:]))
+            if offsets_and_masks is not None:
+                offsets_and_masks = bring_to_coarser(
+                    offsets_and_masks, coarse.shape[-2:], rule=self.coarse_offsets
+                )
+            candidates.append(
+                resize(self.coarser(coarse, offsets_and_masks, deform_backend), x.shape[-2:])
+            )
         return candidates
+
+
+def check_options(
+    attention: Sequence[Attention], spatial: Spatial, dynamic_relu: CoefficientsOf
+) -> None:
+    """Refuse options of a block that do not exist.
+
+    Raises:
+        ValueError: naming the option and what it may be.
+    """
+    if not attention:
+        raise ValueError(f"attention is empty; one or more of {', '.join(get_args(Attention))}")
+    for each in attention:
+        check_choice("attention", each, get_args(Attention))
+    check_choice("spatial", spatial, get_args(Spatial))
+    check_choice("dynamic_relu", dynamic_relu, get_args(CoefficientsOf))
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Refuse a value that is none of the choices.
+
+    Raises:
+        ValueError: naming the option and the choices.
+    """
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}; one of {', '.join(choices)}")
 
 
 class NormedDeformConv(nn.Module):
@@ -113,13 +145,13 @@ class NormedDeformConv(nn.Module):
         self.norm = nn.GroupNorm(NUM_GROUPS, channels)
 
     def forward(
-        self, x: Tensor, offset_and_mask: Tensor | None, deform_backend: DeformBackend
+        self, x: Tensor, offsets_and_masks: Tensor | None, deform_backend: DeformBackend
     ) -> Tensor:
         """See `modulated_deform_conv2d`; without offsets and masks the convolution is plain."""
-        if offset_and_mask is None:
+        if offsets_and_masks is None:
             seen = F.conv2d(x, self.weight, self.bias, stride=self.stride, padding=1)
         else:
-            offset, mask = split_offset_and_mask(offset_and_mask)
+            offset, mask = split_offsets_and_masks(offsets_and_masks)
             seen = modulated_deform_conv2d(
                 x, offset, mask, self.weight, self.bias, stride=self.stride, backend=deform_backend
             )
@@ -170,7 +202,7 @@ def resized_neighbors(levels: Sequence[Tensor], level: int) -> list[Tensor]:
 
 
 def build_offset_conv(channels: int, *, zero_init: bool) -> nn.Conv2d:
-    """Return what chooses the places of nine taps, and their masks, from a map."""
+    """Return the convolution that makes offsets and masks of nine taps from a map."""
     conv = nn.Conv2d(channels, 18 + 9, kernel_size=3, padding=1)
     if zero_init:
         for parameter in conv.parameters():
@@ -178,26 +210,26 @@ def build_offset_conv(channels: int, *, zero_init: bool) -> nn.Conv2d:
     return conv
 
 
-def split_offset_and_mask(offset_and_mask: Tensor) -> tuple[Tensor, Tensor]:
+def split_offsets_and_masks(offsets_and_masks: Tensor) -> tuple[Tensor, Tensor]:
     """Split (B, 27, H, W) into (dy, dx) of nine taps, (B, 18, H, W), and masks in (0, 1)."""
-    return offset_and_mask[:, :18], offset_and_mask[:, 18:].sigmoid()
+    return offsets_and_masks[:, :18], offsets_and_masks[:, 18:].sigmoid()
 
 
 def bring_to_coarser(
-    offset_and_mask: Tensor, size_hw: Sequence[int], *, rule: CoarseOffsets
+    offsets_and_masks: Tensor, size_hw: Sequence[int], *, rule: CoarseOffsets
 ) -> Tensor:
     """Turn a level's offsets and mask logits into those for reading the next coarser level.
 
     They were computed on a grid twice as large as the one they are needed on, and nothing says how
     to bridge that. Published weights were trained under two accidents, which they need:
 
-    * ``resized``: interpolate; every place keeps its own offsets. For new training.
+    * ``resized``: interpolate; every location keeps its own offsets. For new training.
     * ``flattened``: the authors' CUDA code reads the memory of the offsets, and that of the mask,
       image by image as if it had the smaller shape (microsoft/DynamicHead#25).
     * ``cropped``: the top left corner, as in mmdetection (open-mmlab/mmdetection#11150).
 
     Args:
-        offset_and_mask: (B, 27, H, W).
+        offsets_and_masks: (B, 27, H, W).
         size_hw: height and width of the coarser level.
         rule: how.
 
@@ -206,14 +238,14 @@ def bring_to_coarser(
     """
     height, width = size_hw
     if rule == "resized":
-        return resize(offset_and_mask, size_hw)
+        return resize(offsets_and_masks, size_hw)
     if rule == "cropped":
-        return offset_and_mask[:, :, :height, :width]
+        return offsets_and_masks[:, :, :height, :width]
     prefixes = [
-        part.flatten(1)[:, : part.shape[1] * height * width]
-        for part in (offset_and_mask[:, :18], offset_and_mask[:, 18:])
+        each.flatten(1)[:, : each.shape[1] * height * width]
+        for each in (offsets_and_masks[:, :18], offsets_and_masks[:, 18:])
     ]
-    return torch.cat(prefixes, dim=1).view(len(offset_and_mask), 27, height, width)
+    return torch.cat(prefixes, dim=1).view(len(offsets_and_masks), 27, height, width)
 
 
 def resize(x: Tensor, size_hw: Sequence[int]) -> Tensor:

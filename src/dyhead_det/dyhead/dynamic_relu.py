@@ -1,6 +1,6 @@
 """Dynamic ReLU: a piecewise linear activation whose two pieces the image itself chooses.
 
-Chen et al., "Dynamic ReLU" (arXiv 2003.10027): coefficients per image, shared by all places; per
+Chen et al., "Dynamic ReLU" (arXiv 2003.10027): coefficients per image, shared by all pixels; per
 channel (variant B) or for all channels the same (variant A). DyHead's task-aware attention (arXiv
 2106.08322, equation 5) is variant B.
 """

@@ -1,7 +1,6 @@
-"""DyHead: a stack of blocks on a pyramid, optionally as a small learned change of it."""
+"""DyHead: a stack of blocks on a feature pyramid, optionally as a small learned change of it."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -9,14 +8,44 @@ from torch import Tensor, nn
 from dyhead_det.dyhead.block import Attention, CoarseOffsets, DyHeadBlock, Spatial
 from dyhead_det.dyhead.dynamic_relu import CoefficientsOf
 from dyhead_det.dyhead.fast import attend_fast
-from dyhead_det.ops.deform_conv import DeformBackend, resolve_backend
+from dyhead_det.dyhead.pyramid import Pyramid, list_levels, with_levels
+from dyhead_det.dyhead.pyramid_layout import PyramidLayoutCache
+from dyhead_det.ops.deform_conv import DeformBackend, check_backend, resolve_backend
 
 
 class DyHead(nn.Module):
-    """A stack of blocks, optionally as a small learned change of the pyramid it was given.
+    """A stack of DyHead blocks on a feature pyramid (Dai et al., arXiv 2106.08322).
 
-    With ``residual`` the result is ``x + residual_scale * stack(x)``, the scale learned per
-    channel: a detector that already works is hardly touched at the first step.
+    The defaults are those of the shipped configurations. Published weights come from another start:
+    ``zero_init_offsets=False, residual=False`` and ``coarse_offsets="flattened"`` (the authors'
+    code) or ``"cropped"`` (mmdetection).
+
+    Args:
+        channels: C of every map, in and out; a multiple of 16.
+        num_blocks: how many blocks, six in the paper.
+        attention: which of the three attentions; one that is left out has no parameters.
+        spatial: spatial attention by ``deform``, a modulated deformable convolution, or by
+            ``conv``, an ordinary one.
+        dynamic_relu: coefficients of task attention: of each ``channel``, or ``shared`` by all.
+        coarse_offsets: how offsets come to the next coarser level, see `bring_to_coarser`.
+        zero_init_offsets: start the convolution that makes offsets and masks at zero.
+        residual: return ``x + residual_scale * stack(x)``, the scale learned per channel: a
+            detector that already works is hardly touched at the first step.
+        residual_scale: where that scale starts.
+        deform_backend: what computes deformable convolutions, see `ops/deform_conv.py`.
+
+    Raises:
+        ValueError: an option that does not exist, or channels that do not form 16 groups.
+
+    Example:
+        >>> import torch
+        >>> from dyhead_det.dyhead.head import DyHead
+        >>> dyhead = DyHead(64, num_blocks=2)
+        >>> p3, p4 = torch.rand(1, 64, 20, 28), torch.rand(1, 64, 10, 14)
+        >>> [tuple(x.shape) for x in dyhead([p3, p4])]
+        [(1, 64, 20, 28), (1, 64, 10, 14)]
+        >>> list(dyhead({"p3": p3, "p4": p4}))
+        ['p3', 'p4']
     """
 
     residual_scale: nn.Parameter | None
@@ -24,20 +53,21 @@ class DyHead(nn.Module):
     def __init__(
         self,
         channels: int,
-        num_blocks: int,
+        num_blocks: int = 6,
         *,
-        attention: Sequence[Attention],
-        spatial: Spatial,
-        dynamic_relu: CoefficientsOf,
-        coarse_offsets: CoarseOffsets,
-        zero_init_offsets: bool,
-        residual: bool,
-        residual_scale: float,
-        deform_backend: DeformBackend,
+        attention: Sequence[Attention] = ("scale", "spatial", "task"),
+        spatial: Spatial = "deform",
+        dynamic_relu: CoefficientsOf = "channel",
+        coarse_offsets: CoarseOffsets = "resized",
+        zero_init_offsets: bool = True,
+        residual: bool = True,
+        residual_scale: float = 0.01,
+        deform_backend: DeformBackend = "auto",
     ) -> None:
         super().__init__()
+        check_backend(deform_backend)
         self.deform_backend = deform_backend
-        # `attend_fast` knows the block with all its parts.
+        # `attend_fast` knows the block with all its modules.
         self.can_be_fast = len(set(attention)) == 3 and spatial == "deform"
         self.blocks = nn.ModuleList(
             DyHeadBlock(
@@ -52,47 +82,35 @@ class DyHead(nn.Module):
         )
         scale = nn.Parameter(torch.full((channels,), residual_scale)) if residual else None
         self.register_parameter("residual_scale", scale)
+        self._layouts = PyramidLayoutCache()
 
-    def forward(self, levels: list[Tensor]) -> list[Tensor]:
+    def forward(self, pyramid: Pyramid) -> Pyramid:
         """Attend.
 
         Args:
-            levels: L >= 1 maps (B, C, H_l, W_l), fine to coarse, each half the size (rounded up) of
-                the one before.
+            pyramid: L >= 1 maps (B, C, H_l, W_l), fine to coarse, each half the size (rounded up)
+                of the one before; a list, or a dict of maps by level name.
 
         Returns:
-            Maps of the same shapes.
+            Maps of the same shapes and types, in a container like that of the input.
 
         Raises:
             ValueError: maps that are not such a pyramid.
         """
-        check_pyramid(levels)
+        levels = list_levels(pyramid)
+        attended = self._attend(levels)
+        if self.residual_scale is not None:
+            scale = self.residual_scale[:, None, None]
+            attended = [x + scale * change for x, change in zip(levels, attended, strict=True)]
+        # The scale, and norms under autocast, are float32; the maps stay of the type they came in.
+        return with_levels(
+            pyramid, [new.to(x.dtype) for x, new in zip(levels, attended, strict=True)]
+        )
+
+    def _attend(self, levels: list[Tensor]) -> list[Tensor]:
         backend = resolve_backend(self.deform_backend, levels[0])
         if backend == "gather" and self.can_be_fast:
-            attended = attend_fast(self.blocks, levels)
-        else:
-            attended = levels
-            for block in self.blocks:
-                attended = block(attended, backend)
-        if self.residual_scale is None:
-            return attended
-        scale = self.residual_scale[:, None, None]
-        return [x + scale * change for x, change in zip(levels, attended, strict=True)]
-
-
-def check_pyramid(levels: list[Tensor]) -> None:
-    """Refuse maps that are no pyramid: at least one, each half (rounded up) the one before.
-
-    Raises:
-        ValueError: naming the first level that does not fit.
-    """
-    if not levels:
-        raise ValueError("DyHead needs at least one pyramid level, got none")
-    for level, (finer, coarser) in enumerate(pairwise(levels), start=1):
-        expected = (*finer.shape[:2], *(-(-size // 2) for size in finer.shape[2:]))
-        if tuple(coarser.shape) != expected:
-            raise ValueError(
-                f"level {level - 1} is {tuple(finer.shape)}, so DyHead needs {expected} for level "
-                f"{level} (half the size, rounded up), got {tuple(coarser.shape)}; pad the images "
-                f"to a multiple of the coarsest level's stride"
-            )
+            return attend_fast(self.blocks, levels, self._layouts)
+        for block in self.blocks:
+            levels = block(levels, backend)
+        return levels

@@ -10,15 +10,16 @@ The paper's are:
 
 * equation 2: ``W(F) = pi_C(pi_S(pi_L(F) F) F) F``, three attentions one after the other;
 * equation 3, scale: one number per level, ``max(0, min(1, (f(pooled F) + 1) / 2))``, f linear;
-* equation 4, spatial: read K = 9 places that move, weigh each by its importance, average over
-  levels; places and importances come from the median level and are the same for all levels;
+* equation 4, spatial: sample K = 9 locations moved by offsets, weigh each by its mask (the paper's
+  importance), average over levels; offsets and masks come from the median level and are the same
+  for all levels;
 * equation 5, task: ``max(a1 F_c + b1, a2 F_c + b2)``, the coefficients from the mean over L and S
-  by two linear layers, a normalisation and a sigmoid shifted to [-1, 1].
+  by two linear layers, a normalization and a sigmoid shifted to [-1, 1].
 
 Our reading, where the paper is silent or can't be meant to the letter:
 
 * equation 4 would sum L away, after which there were no levels left: as in the authors' code, a
-  level averages over itself and its two neighbours only. The weights w depend on the difference of
+  level averages over itself and its two neighbors only. The weights w depend on the difference of
   levels, so that their number does not depend on L, and mix channels, as the code's do;
 * a group norm follows equation 4, as in the code: without it six blocks shrink F to nothing;
 * f in equation 3 sees the channel means of a level, so that it does not depend on L either;
@@ -41,20 +42,42 @@ from dyhead_det.dyhead.block import (
     Attention,
     Spatial,
     build_offset_conv,
+    check_options,
     halve,
-    split_offset_and_mask,
+    split_offsets_and_masks,
 )
 from dyhead_det.dyhead.dynamic_relu import CoefficientsOf
-from dyhead_det.dyhead.head import check_pyramid
-from dyhead_det.ops.deform_conv import DeformBackend, modulated_deform_conv2d
+from dyhead_det.dyhead.pyramid import Pyramid, list_levels, with_levels
+from dyhead_det.ops.deform_conv import DeformBackend, check_backend, modulated_deform_conv2d
 
 
 class StackedDyHead(nn.Module):
     """A stack of blocks on the paper's tensor, added to the pyramid it was given.
 
-    With ``residual`` the addition is ``x + residual_scale * stack(x)``, the scale learned per
-    channel: a detector that already works is hardly touched at the first step. Without it the
-    stack's result is added as it is.
+    Args:
+        channels: C of every map, in and out; a multiple of 16.
+        num_blocks: how many blocks.
+        attention: which of the three attentions; one that is left out has no parameters.
+        spatial: spatial attention by ``deform``, a modulated deformable convolution, or by
+            ``conv``, an ordinary one.
+        dynamic_relu: coefficients of task attention: of each ``channel``, or ``shared`` by all.
+        zero_init_offsets: start the convolution that makes offsets and masks at zero.
+        residual: add ``residual_scale * stack(x)`` to x, the scale learned per channel: a detector
+            that already works is hardly touched at the first step. Without it the stack's result is
+            added as it is.
+        residual_scale: where that scale starts.
+        deform_backend: what computes deformable convolutions, see `ops/deform_conv.py`.
+
+    Raises:
+        ValueError: an option that does not exist, or channels that do not form 16 groups.
+
+    Example:
+        >>> import torch
+        >>> from dyhead_det.dyhead.stacked import StackedDyHead
+        >>> dyhead = StackedDyHead(64, num_blocks=2)
+        >>> p3, p4 = torch.rand(1, 64, 20, 28), torch.rand(1, 64, 10, 14)
+        >>> [tuple(x.shape) for x in dyhead([p3, p4])]
+        [(1, 64, 20, 28), (1, 64, 10, 14)]
     """
 
     residual_scale: nn.Parameter | None
@@ -62,17 +85,18 @@ class StackedDyHead(nn.Module):
     def __init__(
         self,
         channels: int,
-        num_blocks: int,
+        num_blocks: int = 6,
         *,
-        attention: Sequence[Attention],
-        spatial: Spatial,
-        dynamic_relu: CoefficientsOf,
-        zero_init_offsets: bool,
-        residual: bool,
-        residual_scale: float,
-        deform_backend: DeformBackend,
+        attention: Sequence[Attention] = ("scale", "spatial", "task"),
+        spatial: Spatial = "deform",
+        dynamic_relu: CoefficientsOf = "channel",
+        zero_init_offsets: bool = True,
+        residual: bool = True,
+        residual_scale: float = 0.01,
+        deform_backend: DeformBackend = "auto",
     ) -> None:
         super().__init__()
+        check_backend(deform_backend)
         self.deform_backend = deform_backend
         self.blocks = nn.ModuleList(
             StackedBlock(
@@ -87,20 +111,20 @@ class StackedDyHead(nn.Module):
         scale = nn.Parameter(torch.full((channels,), residual_scale)) if residual else None
         self.register_parameter("residual_scale", scale)
 
-    def forward(self, levels: list[Tensor]) -> list[Tensor]:
+    def forward(self, pyramid: Pyramid) -> Pyramid:
         """Attend.
 
         Args:
-            levels: L >= 1 maps (B, C, H_l, W_l), fine to coarse, each half the size (rounded up) of
-                the one before.
+            pyramid: L >= 1 maps (B, C, H_l, W_l), fine to coarse, each half the size (rounded up)
+                of the one before; a list, or a dict of maps by level name.
 
         Returns:
-            Maps of the same shapes.
+            Maps of the same shapes and types, in a container like that of the input.
 
         Raises:
             ValueError: maps that are not such a pyramid.
         """
-        check_pyramid(levels)
+        levels = list_levels(pyramid)
         stacked = stack_levels(levels)  # (B, L, C, H, W)
         for block in self.blocks:
             stacked = block(stacked, self.deform_backend)
@@ -108,14 +132,16 @@ class StackedDyHead(nn.Module):
         if self.residual_scale is not None:
             scale = self.residual_scale[:, None, None]
             changes = [scale * change for change in changes]
-        return [x + change for x, change in zip(levels, changes, strict=True)]
+        # The scale, and norms under autocast, are float32; the maps stay of the type they came in.
+        attended = [(x + change).to(x.dtype) for x, change in zip(levels, changes, strict=True)]
+        return with_levels(pyramid, attended)
 
 
 class StackedBlock(nn.Module):
     """Equation 2: scale, spatial and task attention, or those of them that are asked for.
 
     As in `DyHeadBlock`, an attention that is left out is a step that is left out, its parameters
-    too. Here only spatial attention reads a level's neighbours.
+    too. Here only spatial attention reads a level's neighbors.
     """
 
     def __init__(
@@ -128,6 +154,7 @@ class StackedBlock(nn.Module):
         zero_init_offsets: bool,
     ) -> None:
         super().__init__()
+        check_options(attention, spatial, dynamic_relu)
         self.scale = StackedScaleAttention(channels) if "scale" in attention else None
         self.spatial = (
             StackedSpatialAttention(channels, spatial=spatial, zero_init_offsets=zero_init_offsets)
@@ -168,13 +195,13 @@ class StackedScaleAttention(nn.Module):
 
 
 class StackedSpatialAttention(nn.Module):
-    """Equation 4: read every level at the places that the median level chooses.
+    """Equation 4: sample every level at the locations that the median level chooses.
 
     Attributes:
-        weight: kernels for the finer neighbour, the level itself and the coarser neighbour,
+        weight: kernels for the finer neighbor, the level itself and the coarser neighbor,
             (3, C, C, 3, 3).
-        offset_and_mask: chooses places and importances; absent in the variant ``conv``, which reads
-            the nine places around each place, all equally important.
+        offset_and_mask: makes offsets and masks; absent in the variant ``conv``, which samples the
+            nine pixels around each pixel, all equally important.
     """
 
     def __init__(self, channels: int, *, spatial: Spatial, zero_init_offsets: bool) -> None:
@@ -197,8 +224,10 @@ class StackedSpatialAttention(nn.Module):
             + torch.cat((nothing, as_finer[:, :-1]), dim=1)
             + torch.cat((as_coarser[:, 1:], nothing), dim=1)
         )
-        num_read = [(level > 0) + 1 + (level + 1 < num_levels) for level in range(num_levels)]
-        mean = total / total.new_tensor(num_read)[:, None, None, None]
+        num_read = total.new_full((num_levels, 1, 1, 1), 3)
+        num_read[0] -= 1  # nothing finer
+        num_read[-1] -= 1  # nothing coarser
+        mean = total / num_read
         normed: Tensor = self.norm(mean.flatten(0, 1))
         return normed.view_as(x)
 
@@ -212,7 +241,7 @@ class StackedSpatialAttention(nn.Module):
             median = x[:, median_level(x.shape[1])]
             offset, mask = (
                 each[:, None].expand(-1, x.shape[1], -1, -1, -1).flatten(0, 1)  # (B * L, ., H, W)
-                for each in split_offset_and_mask(self.offset_and_mask(median))
+                for each in split_offsets_and_masks(self.offset_and_mask(median))
             )
             no_bias = weight.new_zeros(len(weight))
             seen = modulated_deform_conv2d(
@@ -234,7 +263,7 @@ class StackedTaskAttention(nn.Module):
         self.squeeze = nn.Linear(channels, channels // 4)
         self.expand = nn.Linear(channels // 4, 4 * num_functions)
         self.norm = nn.LayerNorm(4 * num_functions)
-        # A normalised coefficient would start anywhere in [-1, 1]; so it starts near a ReLU's.
+        # A normalized coefficient would start anywhere in [-1, 1]; so it starts near a ReLU's.
         nn.init.constant_(self.norm.weight, 0.1)
 
     def forward(self, x: Tensor) -> Tensor:

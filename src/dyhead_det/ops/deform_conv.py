@@ -1,20 +1,19 @@
 """Modulated deformable 3x3 convolution: one signature, several implementations of one formula.
 
-For output place (h, w) and tap t = 3 i + j (kernel row i, column j) the convolution reads
+For output location (h, w) and tap t = 3 i + j (kernel row i, column j) the convolution samples
 
     mask_t * bilinear(x; h * stride - 1 + i + dy_t, w * stride - 1 + j + dx_t)
 
-and multiplies what it read with an ordinary 3x3 kernel (Zhu et al., arXiv 1811.11168, equation 1;
-padding 1, dilation 1, one group of offsets). The map counts as zero outside its borders.
+and multiplies what it sampled with an ordinary 3x3 kernel (Zhu et al., arXiv 1811.11168, equation
+1; padding 1, dilation 1, one group of offsets). The map counts as zero outside its borders.
 
-* ``gather``: weighted sums of rows (`gather/deform_conv.py`); several times faster on CPU, any
+* ``gather``: gathered features (`gather/deform_conv.py`); several times faster on CPU, any
   precision.
 * ``torchvision``: the stock operator; computes in float32 or float64 only.
 * ``reference``: the formula in plain torch, to read and to compare with.
 * ``auto``: ``gather`` on CPU and for half precision, else ``torchvision``.
 """
 
-import os
 from typing import Literal, Protocol, get_args
 
 import torch
@@ -22,13 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import deform_conv2d
 
-from dyhead_det.errors import ConfigError
 from dyhead_det.ops.gather.deform_conv import exact_dtype, gather_deform_conv2d, product_dtype
 
 DeformBackend = Literal["auto", "torchvision", "gather", "reference"]
-
-BACKEND_VARIABLE = "DYHEAD_DET_DEFORM_BACKEND"
-"""Environment variable that replaces ``auto``, to find out whether a bug sits in a backend."""
 
 
 def modulated_deform_conv2d(
@@ -41,13 +36,13 @@ def modulated_deform_conv2d(
     stride: int,
     backend: DeformBackend,
 ) -> Tensor:
-    """Convolve at learned places, each place weighed by its mask.
+    """Convolve at learned sampling locations, each weighed by its mask.
 
-    Under autocast and for half precision maps the sampling places are still float32: in half
+    Under autocast and for half precision maps the sampling locations are still float32: in half
     precision a coordinate of some hundred pixels would be off by a good part of a pixel.
 
     Args:
-        x: maps read, (B, C, H, W).
+        x: maps sampled, (B, C, H, W).
         offset: (dy, dx) of the nine taps, row by row, in pixels of ``x``,
             (B, 18, ceil(H / stride), ceil(W / stride)).
         mask: weight of each tap, (B, 9, ceil(H / stride), ceil(W / stride)).
@@ -85,34 +80,34 @@ def modulated_deform_conv2d(
         return convolved.to(x.dtype)
 
 
-def resolve_backend(backend: str, x: Tensor) -> DeformBackend:
+def resolve_backend(backend: DeformBackend, x: Tensor) -> DeformBackend:
     """Turn ``auto`` into the backend that suits the maps ``x``.
 
     Raises:
-        ConfigError: the environment names no such backend.
         ValueError: no such backend.
     """
-    known: tuple[DeformBackend, ...] = get_args(DeformBackend)
-    if backend == "auto":
-        backend = os.environ.get(BACKEND_VARIABLE, "auto")
-        if backend not in known:
-            raise ConfigError(
-                f"environment variable {BACKEND_VARIABLE}: {backend!r} is none of "
-                f"{', '.join(known)}"
-            )
-    if backend == "auto":
-        is_half = product_dtype(x) in (torch.float16, torch.bfloat16)
-        return "gather" if is_half or x.device.type == "cpu" else "torchvision"
-    for name in known:
-        if backend == name:
-            return name
-    raise ValueError(f"deform backend {backend!r}; one of {', '.join(known)}")
+    check_backend(backend)
+    if backend != "auto":
+        return backend
+    is_half = product_dtype(x) in (torch.float16, torch.bfloat16)
+    return "gather" if is_half or x.device.type == "cpu" else "torchvision"
+
+
+def check_backend(backend: str) -> None:
+    """Refuse a backend that does not exist.
+
+    Raises:
+        ValueError: naming those that do.
+    """
+    known = get_args(DeformBackend)
+    if backend not in known:
+        raise ValueError(f"deform backend {backend!r}; one of {', '.join(known)}")
 
 
 def _convolve_by_torchvision(
     x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor, *, stride: int
 ) -> Tensor:
-    # The operator reads wild memory at a place that is not a number, and ends the process.
+    # The operator reads wild memory at a location that is not a number, and ends the process.
     defined = offset.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
     convolved: Tensor = deform_conv2d(x, defined, weight, bias, stride=stride, padding=1, mask=mask)
     return convolved
@@ -149,24 +144,26 @@ def sample_bilinear(x: Tensor, sampled_y: Tensor, sampled_x: Tensor) -> Tensor:
         (B, C, H', W').
     """
     height, width = x.shape[-2:]
-    # A border of zeros, one pixel before and two behind, holds every corner of a place in [-1, H).
+    # A border of zeros, one pixel before and two behind, holds all neighbors of what is in [-1, H).
     padded = F.pad(x, (1, 2, 1, 2)).flatten(2)  # (B, C, (H + 3) * (W + 3))
     y = torch.where((sampled_y >= -1) & (sampled_y < height), sampled_y, -1) + 1
     x_ = torch.where((sampled_x >= -1) & (sampled_x < width), sampled_x, -1) + 1
     top, left = y.detach().floor(), x_.detach().floor()
     down, right = y - top, x_ - left
 
-    def corner(corner_y: Tensor, corner_x: Tensor) -> Tensor:
-        index = (corner_y * (width + 3) + corner_x).long().flatten(1)[:, None]  # (B, 1, H' * W')
+    def neighbor(neighbor_y: Tensor, neighbor_x: Tensor) -> Tensor:
+        index = (
+            (neighbor_y * (width + 3) + neighbor_x).long().flatten(1)[:, None]
+        )  # (B, 1, H' * W')
         values = padded.gather(2, index.expand(-1, x.shape[1], -1))  # (B, C, H' * W')
         return values.view(*x.shape[:2], *sampled_y.shape[1:])
 
     weights = (down[:, None], right[:, None])
     return (
-        corner(top, left) * (1 - weights[0]) * (1 - weights[1])
-        + corner(top, left + 1) * (1 - weights[0]) * weights[1]
-        + corner(top + 1, left) * weights[0] * (1 - weights[1])
-        + corner(top + 1, left + 1) * weights[0] * weights[1]
+        neighbor(top, left) * (1 - weights[0]) * (1 - weights[1])
+        + neighbor(top, left + 1) * (1 - weights[0]) * weights[1]
+        + neighbor(top + 1, left) * weights[0] * (1 - weights[1])
+        + neighbor(top + 1, left + 1) * weights[0] * weights[1]
     )
 
 

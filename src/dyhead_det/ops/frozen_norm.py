@@ -1,4 +1,4 @@
-"""A batch norm with fixed statistics, as one pass over the map."""
+"""A batch norm with fixed statistics, as one pass over the map and in the map's type."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,11 @@ class OnePassFrozenBatchNorm2d(FrozenBatchNorm2d):  # type: ignore[misc]  # unty
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scale and shift (B, C, H, W) by the stored statistics."""
+        """Scale and shift (B, C, H, W) by the stored statistics; the result has the type of x.
+
+        Under autocast x comes in half precision. It is multiplied in float32 and rounded once; left
+        in float32, whatever follows would keep twice the memory for backward.
+        """
         scale = self.weight * (self.running_var + self.eps).rsqrt()
         shift = self.bias - self.running_mean * scale
-        return torch.addcmul(shift[:, None, None], x, scale[:, None, None])
+        return torch.addcmul(shift[:, None, None], x, scale[:, None, None]).to(x.dtype)

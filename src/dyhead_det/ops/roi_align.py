@@ -1,13 +1,14 @@
-"""RoIAlign as weighted sums of rows: on a CPU several times faster than torchvision's operator.
+"""RoIAlign by gathered features: on a CPU several times faster than torchvision's operator.
 
-A region is cut into bins, a bin reads its map at some places between the pixels and averages (He et
-al., arXiv 1703.06870). Whether a place lies inside the map, and the weights of its corners, are
-products of one factor for its row and one for its column; so a bin is
+A region is cut into bins; a bin samples its map at some locations between the pixels and averages
+(He et al., arXiv 1703.06870). Whether a location lies inside the map, and the weights of its
+bilinear neighbors, are products of one factor for its row and one for its column; so a bin is
 
     sum over rows y and columns x of  weight_y * weight_x * map[y, x]
 
-with the few rows and columns that its places touch: a weighted sum of rows of the channels-last map
-(see `row_sums.py`). Places and weights are computed as in torchvision's operator, number by number.
+with the few rows and columns that its locations touch: a weighted sum of features of the
+channels-last map (see `row_sums.py`). Locations and weights are computed as in torchvision's
+operator, number by number.
 """
 
 import math
@@ -21,7 +22,7 @@ from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.poolers import LevelMapper
 
 from dyhead_det.ops.gather.context import Context
-from dyhead_det.ops.gather.deform_conv import exact_dtype, rows_of_maps
+from dyhead_det.ops.gather.deform_conv import exact_dtype, features_of_maps
 from dyhead_det.ops.gather.row_sums import add_to_rows, sum_rows
 
 
@@ -139,7 +140,7 @@ def roi_align(
         regions: (N, 5), see `regions_of`.
         output_size: rows and columns of bins.
         spatial_scale: one over the stride of the maps.
-        sampling_ratio: places per bin and direction; 0 means as many as the bin has pixels.
+        sampling_ratio: sampling locations per bin and direction; 0 means one for each pixel.
         aligned: pixel centers lie at halves; False is the original's mistake.
 
     Returns:
@@ -157,15 +158,15 @@ def roi_align(
     if not aligned:
         size = size.clamp(min=1)
     bin_size = size / size.new_tensor(output_size)
-    groups = list(_by_number_of_places(bin_size, sampling_ratio))
+    groups = list(_by_number_of_locations(bin_size, sampling_ratio))
     reads = []
-    for group, num_places in groups:
+    for group, num_locations in groups:
         (y, y_weights), (x, x_weights) = (
             _lines(
                 begin[group, d],
                 bin_size[group, d],
                 output_size[d],
-                num_places[d],
+                num_locations[d],
                 maps.shape[2 + d],
             )
             for d in (0, 1)
@@ -173,18 +174,18 @@ def roi_align(
         y = y + maps.shape[2] * regions[group, 0].int()[:, None, None]
         index = y[:, :, None, :, None] * maps.shape[3] + x[:, None, :, None]
         weights = y_weights[:, :, None, :, None] * x_weights[:, None, :, None]
-        reads.append((index.flatten(3), weights.flatten(3) / math.prod(num_places)))
-    sums: Tensor = _Sums.apply(rows_of_maps(maps.to(exact)), reads)
+        reads.append((index.flatten(3), weights.flatten(3) / math.prod(num_locations)))
+    sums: Tensor = _Sums.apply(features_of_maps(maps.to(exact)), reads)
     pooled = sums.view(len(regions), *output_size, maps.shape[1]).permute(0, 3, 1, 2)
     if len(groups) > 1:
         pooled = pooled[torch.cat([group for group, _ in groups]).argsort()]
     return pooled.to(maps.dtype)
 
 
-def _by_number_of_places(
+def _by_number_of_locations(
     bin_size: Tensor, sampling_ratio: int
 ) -> Iterator[tuple[Tensor, tuple[int, int]]]:
-    """Group the regions, (N,) altogether, by how many rows and columns of places a bin has."""
+    """Group the regions, (N,) altogether, by how many rows and columns of locations a bin has."""
     if sampling_ratio > 0:
         yield torch.arange(len(bin_size)), (sampling_ratio, sampling_ratio)
         return
@@ -195,47 +196,48 @@ def _by_number_of_places(
 
 
 def _lines(
-    begin: Tensor, bin_size: Tensor, num_bins: int, num_places: int, num_lines: int
+    begin: Tensor, bin_size: Tensor, num_bins: int, num_locations: int, num_lines: int
 ) -> tuple[Tensor, Tensor]:
-    """Find the lines (rows or columns) of a map that the places of each bin touch.
+    """Find the lines (rows or columns) of a map that the locations of each bin touch.
 
     Args:
         begin: where the regions begin, (N,), in lines.
         bin_size: lines per bin, (N,).
         num_bins: per region.
-        num_places: per bin.
+        num_locations: per bin.
         num_lines: height or width of the map.
 
     Returns:
-        Lines and their weights, both (N, num_bins, 2 * num_places).
+        Lines and their weights, both (N, num_bins, 2 * num_locations).
     """
     begin, bin_size = begin[:, None, None], bin_size[:, None, None]
     bins = torch.arange(num_bins, dtype=begin.dtype)[:, None]
-    middles = torch.arange(num_places, dtype=begin.dtype) + 0.5
-    place = begin + bins * bin_size + middles * bin_size / num_places  # (N, num_bins, num_places)
-    is_inside = (place >= -1) & (place <= num_lines)
-    place = torch.where(is_inside, place, 0).clamp(0, num_lines - 1)
-    low = place.floor()
+    middles = torch.arange(num_locations, dtype=begin.dtype) + 0.5
+    # (N, num_bins, num_locations)
+    location = begin + bins * bin_size + middles * bin_size / num_locations
+    is_inside = (location >= -1) & (location <= num_lines)
+    location = torch.where(is_inside, location, 0).clamp(0, num_lines - 1)
+    low = location.floor()
     high = (low + 1).clamp(max=num_lines - 1)
-    beyond = place - low
+    beyond = location - low
     weights = torch.cat((1 - beyond, beyond), dim=2) * is_inside.repeat(1, 1, 2)
     return torch.cat((low, high), dim=2).int(), weights
 
 
 class _Sums(torch.autograd.Function):
-    """Weighted sums of the rows (R, C) of a table; several numbers of rows per sum."""
+    """Weighted sums of features (R, C); several numbers of features per sum."""
 
     @staticmethod
-    def forward(ctx: Context, rows: Tensor, reads: list[tuple[Tensor, Tensor]]) -> Tensor:
-        ctx.reads, ctx.table_shape = reads, rows.shape
-        sums = [sum_rows(rows, index, weights) for index, weights in reads]
+    def forward(ctx: Context, features: Tensor, reads: list[tuple[Tensor, Tensor]]) -> Tensor:
+        ctx.reads, ctx.features_shape = reads, features.shape
+        sums = [sum_rows(features, index, weights) for index, weights in reads]
         return torch.cat(sums) if len(sums) != 1 else sums[0]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Context, grad: Tensor) -> tuple[Tensor, None]:
-        grad_rows = grad.new_zeros(ctx.table_shape)
+        grad_features = grad.new_zeros(ctx.features_shape)
         num_sums = [index.shape[:-1].numel() for index, _ in ctx.reads]
         for (index, weights), part in zip(ctx.reads, torch.split(grad, num_sums), strict=True):
-            add_to_rows(grad_rows, index, weights, part)
-        return grad_rows, None
+            add_to_rows(grad_features, index, weights, part)
+        return grad_features, None

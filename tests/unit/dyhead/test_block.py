@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from dyhead_det.dyhead.block import ScaleAttention, bring_to_coarser, split_offset_and_mask
+from dyhead_det.dyhead.block import ScaleAttention, bring_to_coarser, split_offsets_and_masks
 
 
 def test_flattened_offsets_are_the_larger_memory_read_with_the_smaller_strides() -> None:
@@ -24,7 +24,7 @@ def test_flattened_offsets_are_the_larger_memory_read_with_the_smaller_strides()
                     if k < 9:
                         expected[image, 18 + k, y, x] = mask_memory[(k * h + y) * w + x]
 
-    offset, mask = split_offset_and_mask(bring_to_coarser(convolved, (h, w), rule="flattened"))
+    offset, mask = split_offsets_and_masks(bring_to_coarser(convolved, (h, w), rule="flattened"))
     assert torch.equal(offset, expected[:, :18])
     torch.testing.assert_close(mask, expected[:, 18:])
 

@@ -4,9 +4,10 @@ A detector sees a module with `out_channels` that returns an ordered dict of map
 It does not know whether DyHead is there.
 """
 
+import os
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
@@ -19,9 +20,14 @@ from torchvision.ops.feature_pyramid_network import (
 from dyhead_det.config.schema import DyHeadConfig, ModelConfig
 from dyhead_det.dyhead.head import DyHead
 from dyhead_det.dyhead.stacked import StackedDyHead
+from dyhead_det.errors import ConfigError
 from dyhead_det.models.backbones.build import build_backbone, measure_channels
 from dyhead_det.models.backbones.swin import always_shift_windows
 from dyhead_det.models.compat.layers import LastLevelP6P7WithoutReLU, use_batch_norm_kernel
+from dyhead_det.ops.deform_conv import DeformBackend
+
+BACKEND_VARIABLE = "DYHEAD_DET_DEFORM_BACKEND"
+"""Environment variable that replaces ``auto``, to find out whether a bug sits in a backend."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +118,12 @@ def _build_top_block(config: ModelConfig, levels: Levels) -> ExtraFPNBlock:
 
 
 def build_dyhead(config: DyHeadConfig, channels: int) -> DyHead | StackedDyHead:
-    """Build the stack of blocks."""
+    """Build the stack of blocks.
+
+    Raises:
+        ConfigError: see `backend_from_environment`.
+    """
+    deform_backend = backend_from_environment(config.deform_backend)
     if config.scheme == "stacked":
         return StackedDyHead(
             channels,
@@ -123,7 +134,7 @@ def build_dyhead(config: DyHeadConfig, channels: int) -> DyHead | StackedDyHead:
             zero_init_offsets=config.zero_init_offsets,
             residual=config.residual,
             residual_scale=config.residual_scale,
-            deform_backend=config.deform_backend,
+            deform_backend=deform_backend,
         )
     return DyHead(
         channels,
@@ -135,5 +146,23 @@ def build_dyhead(config: DyHeadConfig, channels: int) -> DyHead | StackedDyHead:
         zero_init_offsets=config.zero_init_offsets,
         residual=config.residual,
         residual_scale=config.residual_scale,
-        deform_backend=config.deform_backend,
+        deform_backend=deform_backend,
+    )
+
+
+def backend_from_environment(backend: DeformBackend) -> DeformBackend:
+    """Return the backend that `BACKEND_VARIABLE` names in place of ``auto``; other ones stay.
+
+    Raises:
+        ConfigError: the environment names no such backend.
+    """
+    named = os.environ.get(BACKEND_VARIABLE)
+    if backend != "auto" or named is None:
+        return backend
+    known: tuple[DeformBackend, ...] = get_args(DeformBackend)
+    for each in known:
+        if named == each:
+            return each
+    raise ConfigError(
+        f"environment variable {BACKEND_VARIABLE}: {named!r} is none of {', '.join(known)}"
     )

@@ -1,4 +1,4 @@
-"""What an autograd function keeps from forward to backward."""
+"""The type of what a custom autograd function keeps from forward to backward."""
 
 from typing import Any
 

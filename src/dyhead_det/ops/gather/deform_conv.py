@@ -1,15 +1,15 @@
-"""Modulated deformable convolution as weighted sums of rows: fast in plain torch, little memory.
+"""Modulated deformable convolution by gathered features: fast in plain torch, little memory.
 
-Maps are kept channels-last as a table of rows, one row of C numbers per place. Reading a map
+Feature maps are kept channels-last as a matrix of features, (R, C), one row a pixel. Sampling a map
 between its pixels is then a weighted sum of four rows, which is what `embedding_bag` computes:
 
-    columns[p, t] = sum over the 4 corners k of  weights[p, t, k] * rows[index[p, t, k]]
+    columns[p, t] = sum over the 4 neighbors k of  weights[p, t, k] * features[index[p, t, k]]
     out[p]        = columns[p].flatten() @ kernel + bias
 
-with weights = mask * bilinear weights, zero for corners outside the map (see `sampling_grid.py` and
-`row_sums.py`). The columns, nine times the size of the output, exist for some hundred places at a
-time, so that they stay in the cache, and backward reads them again instead of keeping them. Each
-thread has its own places (see `parallel.py`).
+with weights = mask * bilinear weights, zero for neighbors outside the map (see `sampling_grid.py`
+and `row_sums.py`). The columns, nine times the size of the output, exist for some hundred locations
+at a time, so that they stay in the cache, and backward samples again instead of keeping them. Each
+thread has its own locations (see `parallel.py`).
 """
 
 from collections.abc import Sequence
@@ -23,14 +23,18 @@ from dyhead_det.ops.gather.context import Context
 from dyhead_det.ops.gather.parallel import in_parallel, slices
 from dyhead_det.ops.gather.products import linear
 from dyhead_det.ops.gather.row_sums import grad_of_rows, sum_rows
-from dyhead_det.ops.gather.sampling_grid import Places, corners, places_of_maps
+from dyhead_det.ops.gather.sampling_grid import (
+    SamplingGrid,
+    bilinear_neighbors,
+    build_sampling_grid,
+)
 
 # Numbers of output per chunk, on a CPU for each thread; its columns are nine times as many.
 CPU_CHUNK_NUMBERS = 2**17
 GPU_CHUNK_NUMBERS = 2**23
 
 Chunk = tuple[int, slice]
-"""Which kernel, and which of all places."""
+"""Which kernel, and which of all locations."""
 
 
 def gather_deform_conv2d(
@@ -38,7 +42,7 @@ def gather_deform_conv2d(
 ) -> Tensor:
     """Compute `modulated_deform_conv2d` for maps (B, C, H, W); half precision is welcome."""
     out_hw = (offset.shape[2], offset.shape[3])
-    places = places_of_maps(
+    grid = build_sampling_grid(
         len(x),
         out_hw,
         source_start=0,
@@ -46,8 +50,8 @@ def gather_deform_conv2d(
         stride=stride,
         device=x.device,
     )
-    points = columns_of_maps(torch.cat((offset, mask), dim=1))
-    out = gather_conv(rows_of_maps(x), points, [weight], [bias], places, [len(places)])
+    offsets_and_masks = locations_last(torch.cat((offset, mask), dim=1))
+    out = gather_conv(features_of_maps(x), offsets_and_masks, [weight], [bias], grid, [len(grid)])
     return out.view(len(x), *out_hw, len(weight)).permute(0, 3, 1, 2)
 
 
@@ -63,39 +67,41 @@ def exact_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def rows_of_maps(maps: Tensor) -> Tensor:
-    """Turn maps (B, K, H, W) into rows (B * H * W, K); a view where they are channels-last."""
+def features_of_maps(maps: Tensor) -> Tensor:
+    """Turn maps (B, K, H, W) into features (B * H * W, K); a view where they are channels-last."""
     return maps.permute(0, 2, 3, 1).contiguous().flatten(0, 2)
 
 
-def columns_of_maps(maps: Tensor) -> Tensor:
-    """Turn maps (B, K, H, W) into columns (K, B * H * W)."""
+def locations_last(maps: Tensor) -> Tensor:
+    """Turn maps (B, K, H, W) into (K, B * H * W)."""
     return maps.transpose(0, 1).flatten(1)
 
 
 def gather_conv(
-    rows: Tensor,
-    points: Tensor,
+    features: Tensor,
+    offsets_and_masks: Tensor,
     weights: Sequence[Tensor],
     biases: Sequence[Tensor],
-    places: Places,
-    num_places: list[int],
+    grid: SamplingGrid,
+    num_locations: list[int],
 ) -> Tensor:
-    """Convolve at learned places of a table, with one of several kernels each.
+    """Convolve at learned sampling locations, with one of several kernels each.
 
     Args:
-        rows: the table, (N, C), in any floating type; the products are computed in it.
-        points: (dy, dx) of the nine taps and then their nine masks, (27, P), float32 or float64.
+        features: of one or several maps, (R, C), in any floating type; the products are computed
+            in it.
+        offsets_and_masks: (dy, dx) of the nine taps and then their nine masks, (27, P), float32 or
+            float64.
         weights: K kernels, each (C_out, C, 3, 3).
         biases: K, each (C_out,).
-        places: the grids that are convolved.
-        num_places: how many places, in order, use each kernel; K numbers with the sum P.
+        grid: P output locations.
+        num_locations: how many of them, in order, use each kernel; K numbers with the sum P.
 
     Returns:
-        (P, C_out), in the type of ``rows``.
+        (P, C_out), in the type of ``features``.
     """
-    parameters = [each.to(rows.dtype) for each in (*weights, *biases)]
-    out: Tensor = _GatherConv.apply(rows, points, places, num_places, *parameters)
+    parameters = [each.to(features.dtype) for each in (*weights, *biases)]
+    out: Tensor = _GatherConv.apply(features, offsets_and_masks, grid, num_locations, *parameters)
     return out
 
 
@@ -105,68 +111,77 @@ class _GatherConv(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Context,
-        rows: Tensor,
-        points: Tensor,
-        places: Places,
-        num_places: list[int],
+        features: Tensor,
+        offsets_and_masks: Tensor,
+        grid: SamplingGrid,
+        num_locations: list[int],
         *parameters: Tensor,
     ) -> Tensor:
-        ctx.save_for_backward(rows, points, *parameters)
-        ctx.places, ctx.num_places = places, num_places
-        weights, biases = parameters[: len(num_places)], parameters[len(num_places) :]
+        ctx.save_for_backward(features, offsets_and_masks, *parameters)
+        ctx.grid, ctx.num_locations = grid, num_locations
+        weights, biases = parameters[: len(num_locations)], parameters[len(num_locations) :]
         kernels = [_kernel(weight) for weight in weights]
-        out = rows.new_empty(len(places), len(biases[0]))
-        index, corner_weights = corners(points, places, rows.dtype)
+        out = features.new_empty(len(grid), len(biases[0]))
+        index, bilinear_weights = bilinear_neighbors(offsets_and_masks, grid, features.dtype)
 
         def convolve(chunk: Chunk) -> None:
-            k, part = chunk
-            columns = sum_rows(rows, index[part], corner_weights[part])
-            out[part] = linear(columns.view(len(out[part]), -1), kernels[k], biases[k])
+            k, here = chunk
+            columns = sum_rows(features, index[here], bilinear_weights[here])
+            out[here] = linear(columns.view(len(out[here]), -1), kernels[k], biases[k])
 
-        list(in_parallel(convolve, _chunks(num_places, rows), out))
+        list(in_parallel(convolve, _chunks(num_locations, features), out))
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Context, grad: Tensor) -> tuple[Tensor | None, ...]:
-        num_places = ctx.num_places
-        rows, points, *parameters = (each.detach() for each in ctx.saved_tensors)
-        kernels = [_kernel(weight) for weight in parameters[: len(num_places)]]
+        num_locations, grid = ctx.num_locations, ctx.grid
+        features, offsets_and_masks, *parameters = (each.detach() for each in ctx.saved_tensors)
+        kernels = [_kernel(weight) for weight in parameters[: len(num_locations)]]
         with torch.enable_grad():
-            index, corner_weights = corners(points.requires_grad_(), ctx.places, rows.dtype)
-        weights = corner_weights.detach()
-        grad_corner_weights = torch.empty_like(weights)
+            index, bilinear_weights = bilinear_neighbors(
+                offsets_and_masks.requires_grad_(), grid, features.dtype
+            )
+        weights = bilinear_weights.detach()
+        grad_weights = torch.empty_like(weights)
 
         def differentiate(chunk: Chunk) -> tuple[Tensor, Tensor, Tensor]:
-            k, part = chunk
+            k, here = chunk
             with torch.enable_grad():
-                weights_here = weights[part].requires_grad_()
-                read = sum_rows(rows, index[part], weights_here)
-            columns = read.detach().view(len(grad[part]), -1)
-            grad_read = linear(grad[part], kernels[k].t()).view_as(read)
-            (grad_corner_weights[part],) = torch.autograd.grad(read, weights_here, grad_read)
+                weights_here = weights[here].requires_grad_()
+                sampled = sum_rows(features, index[here], weights_here)
+            columns = sampled.detach().view(len(grad[here]), -1)
+            grad_sampled = linear(grad[here], kernels[k].t()).view_as(sampled)
+            (grad_weights[here],) = torch.autograd.grad(sampled, weights_here, grad_sampled)
             return (
-                linear(grad[part].t(), columns.t()),
-                *grad_of_rows(index[part], weights[part], grad_read),
+                linear(grad[here].t(), columns.t()),
+                *grad_of_rows(
+                    index[here], weights[here], grad_sampled, rows_read=grid[here].rows_read
+                ),
             )
 
         # Sums over many chunks: in half precision they would lose the small ones.
-        sum_dtype = exact_dtype(rows.dtype)
-        grad_rows = torch.zeros_like(rows, dtype=sum_dtype)
+        sum_dtype = exact_dtype(features.dtype)
+        grad_features = torch.zeros_like(features, dtype=sum_dtype)
         grad_kernels = [torch.zeros_like(kernel, dtype=sum_dtype) for kernel in kernels]
-        chunks = _chunks(num_places, rows)
+        chunks = _chunks(num_locations, features)
         for (k, _), (grad_kernel, touched, grad_touched) in zip(
             chunks, in_parallel(differentiate, chunks, grad), strict=True
         ):
             grad_kernels[k] += grad_kernel
-            grad_rows.index_add_(0, touched, grad_touched.to(sum_dtype))
-        (grad_points,) = torch.autograd.grad(corner_weights, points, grad_corner_weights)
-        grad_weights = [
-            grad_kernel.to(rows.dtype).view(-1, 3, 3, rows.shape[1]).permute(0, 3, 1, 2)
-            for grad_kernel in grad_kernels
+            grad_features.index_add_(0, touched, grad_touched.to(sum_dtype))
+        (grad_offsets_and_masks,) = torch.autograd.grad(
+            bilinear_weights, offsets_and_masks, grad_weights
+        )
+        grad_parameters = [
+            *(
+                grad_kernel.to(features.dtype).view(-1, 3, 3, features.shape[1]).permute(0, 3, 1, 2)
+                for grad_kernel in grad_kernels
+            ),
+            *(part.sum(dim=0) for part in torch.split(grad, num_locations)),
         ]
-        grad_biases = [part.sum(dim=0) for part in torch.split(grad, num_places)]
-        return grad_rows.to(rows.dtype), grad_points, None, None, *grad_weights, *grad_biases
+        grad_features = grad_features.to(features.dtype)
+        return grad_features, grad_offsets_and_masks, None, None, *grad_parameters
 
 
 def _kernel(weight: Tensor) -> Tensor:
@@ -174,12 +189,12 @@ def _kernel(weight: Tensor) -> Tensor:
     return weight.detach().permute(0, 2, 3, 1).flatten(1)
 
 
-def _chunks(num_places: list[int], rows: Tensor) -> list[Chunk]:
-    """Cut each kernel's places into parts whose columns fit the cache (CPU) or memory (GPU)."""
-    numbers = CPU_CHUNK_NUMBERS if rows.device.type == "cpu" else GPU_CHUNK_NUMBERS
-    ends = list(accumulate(num_places, initial=0))
+def _chunks(num_locations: list[int], features: Tensor) -> list[Chunk]:
+    """Cut each kernel's locations into chunks whose columns fit the cache (CPU), memory (GPU)."""
+    numbers = CPU_CHUNK_NUMBERS if features.device.type == "cpu" else GPU_CHUNK_NUMBERS
+    ends = list(accumulate(num_locations, initial=0))
     return [
-        (k, part)
+        (k, chunk)
         for k, (begin, end) in enumerate(pairwise(ends))
-        for part in slices(begin, end, numbers // rows.shape[1])
+        for chunk in slices(begin, end, numbers // features.shape[1])
     ]

@@ -12,17 +12,21 @@ from torch import Tensor
 def recomputed(tensor: Tensor, compute: Callable[[], Tensor]) -> Iterator[None]:
     """Inside, whatever would be saved for backward of a tensor or its views costs no memory.
 
-    Backward computes the tensor once; it is gone when the last of those who saved it has run.
+    A tensor is known by the identity of its storage. This function holds the storage while it
+    lasts, so that no other can take that identity; what stays for backward knows but a number, and
+    keeps no storage alive. Backward computes the tensor once for all who saved it. It is
+    gone when the last of them has run, or, where the graph is retained, with the graph.
 
     Args:
-        tensor: what is not to be kept.
-        compute: gives its values again; what it refers to is kept instead.
+        tensor: what is not to be kept; nobody may write into it from here on.
+        compute: gives its values again, in the same layout; what it refers to is kept instead.
     """
-    address = tensor.untyped_storage().data_ptr()
-    compute_once = cache(compute)
+    storage = tensor.untyped_storage()
+    identity = id(storage)
+    compute_once = cache(torch.no_grad()(compute))
 
     def pack(saved: Tensor) -> Tensor | Callable[[], Tensor]:
-        if saved.untyped_storage().data_ptr() != address:
+        if id(saved.untyped_storage()) != identity:
             return saved
         layout = (saved.shape, saved.stride(), saved.storage_offset())
         return lambda: compute_once().as_strided(*layout)
@@ -32,3 +36,4 @@ def recomputed(tensor: Tensor, compute: Callable[[], Tensor]) -> Iterator[None]:
 
     with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
         yield
+    del storage  # until here, see above

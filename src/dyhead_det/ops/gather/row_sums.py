@@ -1,10 +1,10 @@
-"""Weighted sums of rows of a table, and their gradient as the same thing the other way round.
+"""Weighted sums of rows of a feature matrix, and their gradient as the same the other way round.
 
-    sums[n] = sum over k of  weights[n, k] * rows[index[n, k]]
+    sums[n] = sum over k of  weights[n, k] * features[index[n, k]]
 
-is what `embedding_bag` computes. The gradient of the table is
+is what `embedding_bag` computes. The gradient of the features is
 
-    grad_rows[r] = sum over all (n, k) with index[n, k] = r of  weights[n, k] * grad_sums[n]
+    grad_features[r] = sum over all (n, k) with index[n, k] = r of  weights[n, k] * grad_sums[n]
 
 which is again a weighted sum of rows: sorted by destination, each destination is one bag. So
 nothing is scattered, and equal inputs give equal bits.
@@ -18,54 +18,81 @@ RADIX_SORT_NUMBERS = 2**15
 """From how many whole numbers on PyTorch sorts by their digits."""
 
 
-def sum_rows(rows: Tensor, index: Tensor, weights: Tensor) -> Tensor:
+def sum_rows(features: Tensor, index: Tensor, weights: Tensor) -> Tensor:
     """Return the sums, (N, C); differentiable by the weights.
 
     Args:
-        rows: the table, (R, C).
+        features: (R, C).
         index: rows to sum, (..., K) int32 or int64; N is the product of what stands before K.
-        weights: like ``index``, in the type of the rows.
+        weights: like ``index``, in the type of the features.
     """
     if index.shape[-1] == 0:  # embedding_bag needs something in its bags
-        return rows.new_zeros(index.shape[:-1].numel(), rows.shape[1])
+        return features.new_zeros(index.shape[:-1].numel(), features.shape[1])
     return F.embedding_bag(
-        index.flatten(0, -2), rows.detach(), per_sample_weights=weights.flatten(0, -2), mode="sum"
+        index.flatten(0, -2),
+        features.detach(),
+        per_sample_weights=weights.flatten(0, -2),
+        mode="sum",
     )
 
 
-def add_to_rows(grad_rows: Tensor, index: Tensor, weights: Tensor, grad_sums: Tensor) -> None:
-    """Add the gradient (N, C) of the sums to that of the table, (R, C), in place."""
-    touched, grad_touched = grad_of_rows(index, weights, grad_sums)
-    grad_rows.index_add_(0, touched, grad_touched.to(grad_rows.dtype))
+def add_to_rows(grad_features: Tensor, index: Tensor, weights: Tensor, grad_sums: Tensor) -> None:
+    """Add the gradient (N, C) of the sums to that of the features, (R, C), in place."""
+    every_row = slice(0, len(grad_features))
+    touched, grad_touched = grad_of_rows(index, weights, grad_sums, rows_read=every_row)
+    grad_features.index_add_(0, touched, grad_touched.to(grad_features.dtype))
 
 
-def grad_of_rows(index: Tensor, weights: Tensor, grad_sums: Tensor) -> tuple[Tensor, Tensor]:
+def grad_of_rows(
+    index: Tensor, weights: Tensor, grad_sums: Tensor, *, rows_read: slice
+) -> tuple[Tensor, Tensor]:
     """Turn the gradient of the sums into that of the rows that they read.
 
     Args:
         index: as in `sum_rows`.
         weights: as in `sum_rows`.
         grad_sums: (N, C).
+        rows_read: a range that holds every row in ``index``.
 
     Returns:
-        Which T rows of the table were read, each once, and their gradient, (T, C).
+        T rows of the features, each once, among them all that were read, and their gradient (T, C).
     """
     if index.numel() == 0:
         return index.new_empty(0), grad_sums.new_empty(0, grad_sums.shape[1])
     destination, order = _sorted(index.flatten())
-    touched, counts = torch.unique_consecutive(destination, return_counts=True)
+    touched, bags = _bags(destination, rows_read)
     grad_touched = F.embedding_bag(
         order.div(index.shape[-1], rounding_mode="floor"),  # of the flattened index: which sum
         grad_sums,
-        offsets=counts.cumsum(0) - counts,
+        offsets=bags,
         per_sample_weights=weights.flatten()[order],
         mode="sum",
     )
     return touched, grad_touched
 
 
+def _bags(destination: Tensor, rows_read: slice) -> tuple[Tensor, Tensor]:
+    """Find rows, and where each begins among the sorted destinations, (M,); both (T,).
+
+    On a CPU these are the rows that were read. A GPU would have to be waited for to learn how many
+    that is, so there it is every row of the range, most of which were read.
+    """
+    if _is_size_free(destination):
+        touched, counts = torch.unique_consecutive(destination, return_counts=True)
+        return touched, counts.cumsum(0) - counts
+    touched = torch.arange(
+        rows_read.start, rows_read.stop, dtype=destination.dtype, device=destination.device
+    )
+    return touched, torch.searchsorted(destination, touched)
+
+
+def _is_size_free(x: Tensor) -> bool:
+    """Tell whether a size that depends on values is known without waiting for a device."""
+    return x.device.type == "cpu"
+
+
 def _sorted(index: Tensor) -> tuple[Tensor, Tensor]:
-    """Sort the numbers of rows stably, (M,); return them and where they stood.
+    """Sort row numbers stably, (M,); return them and where they stood.
 
     On a CPU PyTorch sorts by the digits, six times faster, only where there are numbers enough; so
     what is missing is appended, to be the last, and cut off again.

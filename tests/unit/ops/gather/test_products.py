@@ -34,6 +34,33 @@ def test_onednn_is_there_in_an_ordinary_build_for_x86() -> None:
     assert products._ONEDNN_LINEAR is not None
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        products._SIGNATURE.replace("str? algorithm", "str? algorithm, int more"),
+        products._SIGNATURE.replace("_linear_pointwise", "_linear_that_is_gone"),
+        products._SIGNATURE.replace("mkldnn::", "mkldnn_that_is_gone::"),
+    ],
+)
+def test_a_private_operator_with_another_signature_is_left_alone(other: str) -> None:
+    assert products._find_onednn_linear(other) is None
+
+
+def custom_nodes(out: torch.Tensor) -> bool:
+    return "_Linear" in type(out.grad_fn).__name__
+
+
+def test_only_a_cpu_that_has_the_operator_takes_our_own_gradient(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    layer = FastLinear(24, 5)
+    assert custom_nodes(layer(torch.randn(7, 24))) == (products._ONEDNN_LINEAR is not None)
+    assert not custom_nodes(layer.to("meta")(torch.randn(7, 24, device="meta")))
+    assert not custom_nodes(FastLinear(24, 5).double()(torch.randn(7, 24, dtype=torch.double)))
+    monkeypatch.setattr(products, "_ONEDNN_LINEAR", None)
+    assert not custom_nodes(FastLinear(24, 5)(torch.randn(7, 24)))
+
+
 def test_the_layer_has_the_values_and_gradients_of_an_ordinary_one() -> None:
     torch.manual_seed(0)
     fast, plain = FastLinear(24, 5), torch.nn.Linear(24, 5)

@@ -1,0 +1,31 @@
+"""The builder of DyHead: where the deform backend comes from."""
+
+import pytest
+
+from dyhead_det.config.schema import DyHeadConfig
+from dyhead_det.errors import ConfigError
+from dyhead_det.models.backbones.pyramid import BACKEND_VARIABLE, build_dyhead
+
+
+@pytest.mark.parametrize("scheme", ["levels", "stacked"])
+def test_the_environment_replaces_only_auto_and_is_read_when_the_model_is_built(
+    scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def backend(configured: str) -> str:
+        config = DyHeadConfig(scheme=scheme, num_blocks=1, deform_backend=configured)
+        return build_dyhead(config, 16).deform_backend
+
+    monkeypatch.delenv(BACKEND_VARIABLE, raising=False)
+    assert backend("auto") == "auto"
+    monkeypatch.setenv(BACKEND_VARIABLE, "reference")
+    assert backend("auto") == "reference"
+    assert backend("torchvision") == "torchvision"
+
+
+@pytest.mark.parametrize("named", ["fast", ""])
+def test_an_unknown_backend_in_the_environment_is_refused_with_the_known_ones(
+    named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(BACKEND_VARIABLE, named)
+    with pytest.raises(ConfigError, match=f"{BACKEND_VARIABLE}: '{named}' is none of auto, torch"):
+        build_dyhead(DyHeadConfig(num_blocks=1), 16)
