@@ -13,6 +13,7 @@ from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
 from dyhead_det.files import written_whole
+from dyhead_det.tables import markdown_table
 from grid_runs import SCORES, Measured
 
 
@@ -28,11 +29,11 @@ class Variant:
 
 def markdown(rows: Mapping[Variant, Measured], run_of: Mapping[str, str]) -> list[str]:
     """Format the table; a row that shares its run says whose."""
-    lines = [
-        "| row | what | AP | AP50 | AP small | AP medium | AP large | million parameters | GMACs "
-        "| seconds per step |",
-        "|---|---|" + "---:|" * 8,
-    ]
+    header = (
+        *("row", "what", "AP", "AP50", "AP small", "AP medium", "AP large"),
+        *("million parameters", "GMACs", "seconds per step"),
+    )
+    lines = []
     for variant, measured in rows.items():
         run = run_of[variant.name]
         what = variant.label if run == variant.name else f"{variant.label} (= {run})"
@@ -44,8 +45,8 @@ def markdown(rows: Mapping[Variant, Measured], run_of: Mapping[str, str]) -> lis
             f"{measured.gmacs:.2f}",
             f"{measured.seconds_per_step:.2f}",
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+        lines.append(cells)
+    return markdown_table(header, lines, escape=str).splitlines()
 
 
 def write_csv(path: Path, rows: Mapping[Variant, Measured], run_of: Mapping[str, str]) -> None:

@@ -22,6 +22,8 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
+from dyhead_det.tables import markdown_table
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -75,8 +77,7 @@ def median_cost(costs: Sequence[Cost]) -> Cost:
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Lay out a table, the first column to the left, numbers to the right."""
-    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
-    return [f"| {' | '.join(line)} |" for line in lines]
+    return markdown_table(columns, rows, escape=str).splitlines()
 
 
 def draw_bars(groups: Mapping[str, Mapping[str, float]], label: str, path: Path) -> None:

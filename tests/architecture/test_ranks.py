@@ -17,6 +17,7 @@ RANKS = {
     "errors": 0,  # every error, with its exit code
     "contracts": 0,  # target, prediction, category map
     "escaping": 0,  # text from outside made harmless for terminal, Markdown, CSV, HTML
+    "tables": 0,  # rows of cells as text and as Markdown
     "files": 0,  # files written whole or not at all
     "config": 1,  # a run as typed sections; YAML in and out
     "distributed": 1,  # processes and devices
@@ -35,7 +36,7 @@ RANKS = {
     "cli": 6,  # argv to one call
 }
 # What a part may import beyond the rule of ranks, and what it may not although its rank allows it.
-MAY_KNOW = {("files", "errors")}
+MAY_KNOW = {("files", "errors"), ("tables", "escaping")}
 MAY_NOT_KNOW = {
     ("dyhead", "config"),  # no config enters an nn.Module
     ("models", "data"),

@@ -23,6 +23,7 @@ from dyhead_det.evaluation.ground_truth import (
     require_known,
     without_unread_images,
 )
+from dyhead_det.tables import text_table
 
 # COCO's own limit of detections of an image and class.
 MAX_DETECTIONS = 100
@@ -79,17 +80,24 @@ class EvalResult:
             f"{self.num_detections} detections ({self.backend})",
             *(f"note: {note}" for note in self.notes),
             "",
-        ]
-        for row in (names[:6], names[6:]):
-            lines.append("  ".join(f"{name:>5}" for name in row))
-            lines.append("  ".join(f"{_show(self.metrics[name]):>5}" for name in row))
-        width = max([len("class"), *(len(line.name) for line in self.classes)])
-        lines += ["", f"{'class':<{width}}  {'boxes':>6}  {'AP':>5}  {'AP50':>5}"]
-        lines += [
-            f"{line.name:<{width}}  {line.num_boxes:>6}  {_show(line.AP):>5}  {_show(line.AP50):>5}"
-            for line in self.classes
+            *(
+                text_table(row, [[decimal(self.metrics[name]) for name in row]])
+                for row in (names[:6], names[6:])
+            ),
+            "",
+            self.class_table(),
         ]
         return "\n".join(lines)
+
+    def class_table(self) -> str:
+        """Return a line for each class, for a terminal."""
+        return text_table(
+            ("class", "boxes", "AP", "AP50"),
+            [
+                (line.name, line.num_boxes, decimal(line.AP), decimal(line.AP50))
+                for line in self.classes
+            ],
+        )
 
 
 def metric_names(max_detections: int) -> tuple[str, ...]:
@@ -306,5 +314,6 @@ def _mean(values: NDArray[np.float64]) -> float | None:
     return float(np.mean(defined)) if defined.size else None
 
 
-def _show(value: float | None) -> str:
+def decimal(value: float | None) -> str:
+    """Return a number between 0 and 1 to three digits; a dash where there is none."""
     return "-" if value is None else f"{value:.3f}"

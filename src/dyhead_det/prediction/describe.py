@@ -8,6 +8,7 @@ from dyhead_det.config.schema import ModelConfig, RunConfig
 from dyhead_det.data.build_datasets import load_training_data
 from dyhead_det.errors import ConfigError, DatasetError
 from dyhead_det.models.cost import DetectorCost, measure_cost
+from dyhead_det.tables import text_table
 
 # COCO's, where the data set of a configuration is not at hand to tell.
 _NUM_COCO_CLASSES = 80
@@ -98,13 +99,11 @@ def _cost_table(cost: DetectorCost) -> list[str]:
         for name, stride in zip(cost.levels.names, cost.levels.strides, strict=True)
     )
     rows = [
-        f"{part.name:<10}{part.num_parameters / 1e6:>12.2f}{part.gmacs:>10.1f}"
+        (part.name, f"{part.num_parameters / 1e6:.2f}", f"{part.gmacs:.1f}")
         for part in (*cost.parts, cost.total)
     ]
     return [
         f"levels of a {height}x{width} image: {levels}",
         "",
-        f"{'part':<10}{'parameters':>12}{'GMACs':>10}",
-        f"{'':<10}{'(million)':>12}",
-        *rows,
+        text_table(("part", "million parameters", "GMACs"), rows),
     ]

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from dyhead_det.config.schema import did_you_mean
 from dyhead_det.errors import ConfigError
+from dyhead_det.tables import text_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +118,10 @@ def find_published(name: str) -> PublishedModel:
 
 def describe_published() -> str:
     """Return a table of all models for a person."""
-    rows = [("name", "detector", "box AP", "sha256", "published at")]
-    rows += [
-        (m.name, m.detector, f"{m.box_ap}", m.sha256_prefix or "none given", m.page)
-        for m in PUBLISHED_MODELS
-    ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
+    return text_table(
+        ("name", "detector", "box AP", "sha256", "published at"),
+        [
+            (m.name, m.detector, m.box_ap, m.sha256_prefix or "none given", m.page)
+            for m in PUBLISHED_MODELS
+        ],
     )

@@ -4,6 +4,7 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
+from dyhead_det.escaping import csv_cell
 from dyhead_det.files import written_whole
 from dyhead_det.reporting.metrics_file import Row
 
@@ -18,6 +19,6 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
     columns = dict.fromkeys(name for row in rows for name in row)  # in order of appearance
     # No translation of line ends: the csv module writes them itself.
     with written_whole(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as f:
-        table = csv.DictWriter(f, columns, restval="")
-        table.writeheader()
-        table.writerows(rows)
+        table = csv.writer(f)
+        table.writerow([csv_cell(name) for name in columns])
+        table.writerows([row.get(name) for name in columns] for row in rows)

@@ -4,15 +4,17 @@ The page is made of plain values, so that it reads the same for a run that goes 
 stopped or was resumed.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dyhead_det.data.statistics import DataStatistics
 from dyhead_det.escaping import markdown_text
-from dyhead_det.evaluation.coco_scores import MAX_DETECTIONS, metric_names
+from dyhead_det.evaluation.coco_scores import MAX_DETECTIONS, decimal, metric_names
 from dyhead_det.reporting.metrics_file import Row
 from dyhead_det.reporting.progress import format_duration
 from dyhead_det.reporting.stopwatch import LOADING, STEPS
+from dyhead_det.tables import markdown_table
 
 _PICTURES = {
     "curves.png": "Curves",
@@ -66,7 +68,7 @@ class RunFacts:
 def report_text(facts: RunFacts) -> str:
     """Write the report as Markdown."""
     sections = [
-        f"# {facts.name}\n\n{facts.state}",
+        f"# {markdown_text(facts.name)}\n\n{markdown_text(facts.state)}",
         f"## Result\n\n{_result(facts)}",
         *(
             f"## {title}\n\n![{title}]({name})"
@@ -75,8 +77,8 @@ def report_text(facts: RunFacts) -> str:
         ),
         f"## Data\n\n{_data(facts.data)}",
         f"## Time and memory\n\n{_timing(facts.timing)}",
-        f"## Environment\n\n{_table(('what', 'which'), facts.environment.items())}",
-        f"## Configuration\n\n```yaml\n{facts.config.strip()}\n```",
+        f"## Environment\n\n{markdown_table(('what', 'which'), facts.environment.items())}",
+        f"## Configuration\n\n{_fenced(facts.config.strip())}",
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -93,7 +95,7 @@ def _result(facts: RunFacts) -> str:
         shown[f"last, {last_name}"] = last
     metrics = metric_names(_max_detections(last))
     numbers = [
-        (name, *(_decimal(row.get(metric)) for metric in metrics)) for name, row in shown.items()
+        (name, *(decimal(row.get(metric)) for metric in metrics)) for name, row in shown.items()
     ]
     notes = [f"**Note:** {markdown_text(note)}." for note in facts.notes]
     num_unreadable = last.get("num_unreadable_images")
@@ -104,12 +106,14 @@ def _result(facts: RunFacts) -> str:
             name,
             facts.data["train"].objects_of_class.get(name, 0),
             facts.data["val"].objects_of_class.get(name, 0),
-            *(_decimal(row.get(f"AP/{name}")) for row in shown.values()),
+            *(decimal(row.get(f"AP/{name}")) for row in shown.values()),
         )
         for name in facts.data["train"].objects_of_class
     ]
     header = ("class", "to train on", "to evaluate on", *(f"AP {name}" for name in shown))
-    return "\n\n".join([_table(("", *metrics), numbers), *notes, _table(header, of_classes)])
+    return "\n\n".join(
+        [markdown_table(("", *metrics), numbers), *notes, markdown_table(header, of_classes)]
+    )
 
 
 def _max_detections(row: Row) -> int:
@@ -137,7 +141,7 @@ def _data(data: Mapping[str, DataStatistics]) -> str:
             for position, which in enumerate(("least", "middle", "greatest"))
         },
     }
-    return _table(("", *data), [[name, *values] for name, values in lines.items()])
+    return markdown_table(("", *data), [[name, *values] for name, values in lines.items()])
 
 
 def _timing(timing: Timing) -> str:
@@ -150,7 +154,7 @@ def _timing(timing: Timing) -> str:
     training = timing.seconds.get(LOADING, 0.0) + timing.seconds.get(STEPS, 0.0)
     lines = [
         f"Steps {timing.first_step + 1} to {timing.last_step}, the slowest part first.",
-        _table(("part", "time", "seconds", "share"), parts),
+        markdown_table(("part", "time", "seconds", "share"), parts),
         f"Speed: {timing.num_images / max(training, 1e-9):.2f} images/s while training. "
         f"Most memory: {timing.memory_gib:.2f} GiB.",
     ]
@@ -159,19 +163,10 @@ def _timing(timing: Timing) -> str:
     return "\n\n".join(lines)
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return a Markdown table, its first column to the left and numbers to the right."""
-    cells = [[str(value).replace("|", "\\|") for value in row] for row in rows]
-    are_numbers = [
-        column > 0 and all(row[column][:1].isdigit() or row[column] == "-" for row in cells)
-        for column in range(len(header))
-    ]
-    rule = ["---:" if is_number else "---" for is_number in are_numbers]
-    return "\n".join(f"| {' | '.join(line)} |" for line in [header, rule, *cells])
-
-
-def _decimal(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+def _fenced(yaml: str) -> str:
+    """Return a block of YAML between fences that nothing in it can close."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", yaml)), default=0))
+    return f"{fence}yaml\n{yaml}\n{fence}"
 
 
 def _of(number: int, part: DataStatistics) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from dyhead_det.errors import ConfigError
+from dyhead_det.escaping import printable
 from dyhead_det.reporting.metrics_file import Row
 
 
@@ -59,6 +60,7 @@ class TensorBoardLog:
 
 def _tag(name: str) -> str:
     """Return a name with its group: TensorBoard makes a section of what comes before a slash."""
+    name = printable(name)
     if name.startswith("loss"):
         return f"losses/{name}"
     if name.startswith("AP/"):

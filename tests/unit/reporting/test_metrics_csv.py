@@ -21,6 +21,11 @@ def test_each_row_is_a_line_and_missing_numbers_are_empty(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
 
 
+def test_a_name_is_no_formula_and_no_second_line(tmp_path):
+    write_csv([{"=1+1": 1, "AP/a\nb": 2}], tmp_path / "metrics.csv")
+    assert (tmp_path / "metrics.csv").read_text().splitlines() == ["'=1+1,AP/a\\nb", "1,2"]
+
+
 def test_no_rows_make_an_empty_table(tmp_path):
     write_csv([], tmp_path / "metrics.csv")
     assert (tmp_path / "metrics.csv").read_text().strip() == ""

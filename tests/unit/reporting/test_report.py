@@ -125,6 +125,23 @@ def test_recall_of_more_detections_than_cocos_has_its_column():
     assert table["best, step 20"][6:9] == ["0.100", "0.200", "0.625"]
 
 
+def test_names_from_outside_are_shown_and_not_obeyed():
+    hostile = "</td><script>\n# [x](http://y) `"
+    statistics = replace(STATISTICS, objects_of_class={hostile: 15, "a|b": 5})
+    facts = replace(
+        FACTS,
+        name="*exp*",
+        state=f"Ended: {hostile}",
+        data={"train": statistics, "val": statistics},
+        config="root: |\n  ```\n  # not a heading\n",
+    )
+    text = report_text(facts)
+    assert "<script>" not in text
+    assert text.startswith("# \\*exp\\*\n")
+    assert "[x](" not in text.replace("\\[x\\](", "")
+    assert "````yaml\nroot: |\n  ```\n  # not a heading\n````" in text
+
+
 @pytest.mark.parametrize("name", ["curves.png", "first_batch.png", "validation.png"])
 def test_only_pictures_that_are_there_are_shown(name):
     assert (f"({name})" in report_text(FACTS)) == (name in FACTS.pictures)

@@ -1,0 +1,63 @@
+"""Tables: rows of cells as aligned text for a terminal, or as Markdown."""
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+
+from dyhead_det.escaping import markdown_text, printable
+
+# A number with what may stand around it ("12 (50%)"), or the dash in place of one.
+_NUMBER = re.compile(r"[-+]?\.?\d|-$|nan$")
+
+
+def text_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return lines for a terminal: columns two spaces apart, those of numbers to the right.
+
+    Args:
+        header: what each column holds.
+        rows: cells, as many as the header has; control characters in them are escaped.
+    """
+    cells = [[printable(cell) for cell in line] for line in (header, *rows)]
+    is_number = _are_numbers(cells)
+    widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
+    lines = []
+    for line in cells:
+        padding = [" " * (width - _width(cell)) for cell, width in zip(line, widths, strict=True)]
+        aligned = [
+            f"{pad}{cell}" if right else f"{cell}{pad}"
+            for cell, pad, right in zip(line, padding, is_number, strict=True)
+        ]
+        lines.append("  ".join(aligned).rstrip())
+    return "\n".join(lines)
+
+
+def markdown_table(
+    header: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    escape: Callable[[object], str] = markdown_text,
+) -> str:
+    """Return a Markdown table, its columns of numbers to the right.
+
+    Args:
+        header: what each column holds.
+        rows: cells, as many as the header has.
+        escape: makes the text of a cell; `str` where cells are Markdown themselves.
+    """
+    cells = [[escape(cell) for cell in line] for line in (header, *rows)]
+    rule = ["---:" if is_number else "---" for is_number in _are_numbers(cells)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (cells[0], rule, *cells[1:]))
+
+
+def _are_numbers(cells: Sequence[Sequence[str]]) -> list[bool]:
+    """Return which columns hold nothing but numbers and dashes below the header."""
+    return [
+        len(column) > 1 and all(_NUMBER.match(cell) for cell in column[1:])
+        for column in zip(*cells, strict=True)
+    ]
+
+
+def _width(text: str) -> int:
+    """Return the columns that a text takes on a terminal, where Chinese letters take two."""
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+    return len(text) + wide - sum(map(bool, map(unicodedata.combining, text)))
