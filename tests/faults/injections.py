@@ -19,23 +19,23 @@ def _die() -> None:
 
 def _before_step(number: int, action: Callable) -> None:
     """Call `action(run)` at the start of the number-th step of this process, from 1."""
-    from dyhead_det.training import train as train_module
+    from dyhead_det.training import loop as loop_module
 
-    real, count = train_module.train_step, iter(range(1, 10**6))
+    real, count = loop_module.train_step, iter(range(1, 10**6))
 
     def step(run, *arguments, **keywords):
         if next(count) == number:
             action(run)
         return real(run, *arguments, **keywords)
 
-    train_module.train_step = step
+    loop_module.train_step = step
 
 
 def killed_at_call(number: int = 0, total: str = "") -> None:
     """Kill before the number-th function call of training, C's too, or count them to a file."""
     from dyhead_det.training import train as train_module
 
-    real, count = train_module._run_to_the_end, 0
+    real, count = train_module.run_to_the_end, 0
 
     def watch(_frame, event, _argument):
         nonlocal count
@@ -51,7 +51,7 @@ def killed_at_call(number: int = 0, total: str = "") -> None:
         if total:
             Path(total).write_text(str(count))
 
-    train_module._run_to_the_end = watched
+    train_module.run_to_the_end = watched
 
 
 def killed_while_saving(save: int, operation: int) -> None:
@@ -104,10 +104,10 @@ def losses_drawn(stopped_at: int = 0) -> None:
     """Let losses depend on what Python, NumPy and PyTorch draw, whose generators are in a state
     that nobody knows before every step; end at a step by SIGTERM.
     """
+    from dyhead_det.training import loop as loop_module
     from dyhead_det.training import step as step_module
-    from dyhead_det.training import train as train_module
 
-    real_step, real_forward = train_module.train_step, step_module._forward
+    real_step, real_forward = loop_module.train_step, step_module._forward
 
     def step(*arguments, **keywords):
         random.seed()
@@ -119,7 +119,7 @@ def losses_drawn(stopped_at: int = 0) -> None:
         drawn = 1 + random.random() + np.random.random() + torch.rand(()).item()
         return {name: x * drawn for name, x in real_forward(*arguments, **keywords).items()}
 
-    train_module.train_step, step_module._forward = step, forward
+    loop_module.train_step, step_module._forward = step, forward
     signalled_at_step(stopped_at, "SIGTERM")
 
 
@@ -226,7 +226,7 @@ def weights_lost(number: int) -> None:
 
     def spoil(run):
         with torch.no_grad():
-            list(run.detector.parameters())[-1].fill_(torch.nan)
+            list(run.parts.detector.parameters())[-1].fill_(torch.nan)
 
     _before_step(number, spoil)
 

@@ -5,7 +5,7 @@ import shutil
 import pytest
 from program import contents, rows_of
 
-from dyhead_det.training.run import EVAL_EVERY_EPOCHS, HARMLESS_KEYS
+from dyhead_det.training.resume import EVAL_EVERY_EPOCHS, HARMLESS_KEYS
 
 HARMLESS = {
     "data.num_workers": "1",

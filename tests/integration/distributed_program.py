@@ -73,7 +73,7 @@ def in_the_middle_of_step(number: int, act: Callable[[], None]) -> None:
     forward_as_ever = step_module._forward
 
     def forward(run, *arguments, **keywords):
-        if run.step == number - 1:
+        if run.progress.step == number - 1:
             act()
         return forward_as_ever(run, *arguments, **keywords)
 

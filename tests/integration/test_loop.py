@@ -10,7 +10,7 @@ from dyhead_det.errors import StoppedError
 from dyhead_det.evaluation.coco_scores import EvalResult
 from dyhead_det.reporting.metrics_file import read_rows
 from dyhead_det.training import step as step_module
-from dyhead_det.training import train as train_module
+from dyhead_det.training import validation as validation_module
 from dyhead_det.training.train import train
 
 from conftest import draw_tiny_dataset, make_config
@@ -111,7 +111,7 @@ def scripted_scores(monkeypatch):
             metrics = {"AP": next(left), "AP50": 0.5}
             return EvalResult(metrics, (), 4, 4, 0, "none"), []
 
-        monkeypatch.setattr(train_module, "evaluate_detector", evaluate)
+        monkeypatch.setattr(validation_module, "evaluate_detector", evaluate)
 
     return arrange
 

@@ -15,7 +15,7 @@ from dyhead_det.errors import NonFiniteLossError, StoppedError
 from dyhead_det.reporting.metrics_file import read_rows
 from dyhead_det.training import record as record_module
 from dyhead_det.training import step as step_module
-from dyhead_det.training.run import HARMLESS_KEYS
+from dyhead_det.training.resume import HARMLESS_KEYS
 from dyhead_det.training.train import train
 
 from conftest import make_config

@@ -18,7 +18,7 @@ from dyhead_det.errors import (
 from dyhead_det.prediction.evaluate_checkpoint import evaluate_checkpoint
 from dyhead_det.reporting.metrics_file import read_rows
 from dyhead_det.training import step as step_module
-from dyhead_det.training import train as train_module
+from dyhead_det.training import validation as validation_module
 from dyhead_det.training.train import train
 
 from conftest import SMALL_DETECTORS, make_config
@@ -152,13 +152,13 @@ def test_a_stopped_and_resumed_run_ends_with_the_bytes_of_one_that_was_not(
 
 
 def test_a_run_stopped_while_evaluating_evaluates_when_resumed(tiny_dataset, tmp_path, monkeypatch):
-    real = train_module.evaluate_detector
+    real = validation_module.evaluate_detector
 
     def stopped(*arguments, **keywords):
         signal.raise_signal(signal.SIGTERM)
         return real(*arguments, **keywords)
 
-    monkeypatch.setattr(train_module, "evaluate_detector", stopped)
+    monkeypatch.setattr(validation_module, "evaluate_detector", stopped)
     with pytest.raises(StoppedError, match="after step 2 of 6"):
         run(make_config(tiny_dataset), tmp_path / "run")
     monkeypatch.undo()

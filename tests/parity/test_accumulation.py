@@ -38,10 +38,10 @@ def step(root, batch, detector, *, accumulate, dyhead=None, optim=None, amp="off
         train={"batch_size": 5, "accumulate": accumulate, "amp": amp},
     )
     run = build_run(config, root / "run", CPU, is_new=True)
-    run.detector.train()
-    before = {name: p.detach().clone() for name, p in run.detector.named_parameters()}
+    run.parts.detector.train()
+    before = {name: p.detach().clone() for name, p in run.parts.detector.named_parameters()}
     _, loss = train_step(run, *batch)
-    changes = {name: p.detach() - before[name] for name, p in run.detector.named_parameters()}
+    changes = {name: p.detach() - before[name] for name, p in run.parts.detector.named_parameters()}
     return torch.cat([change.flatten() for change in changes.values()]), loss
 
 

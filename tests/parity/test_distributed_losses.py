@@ -31,11 +31,11 @@ def gradients(folder: Path, images: list[int]) -> dict[str, torch.Tensor]:
         optim={"name": "sgd", "clip_norm": None},
     )
     run = build_run(config, folder, torch.device("cpu"), is_new=True)
-    run.detector.train()
+    run.parts.detector.train()
     step_module.train_step(run, [IMAGES[i] for i in images], [TARGETS[i] for i in images])
     return {
         name: parameter.grad
-        for name, parameter in run.detector.named_parameters()
+        for name, parameter in run.parts.detector.named_parameters()
         if parameter.grad is not None
     }
 

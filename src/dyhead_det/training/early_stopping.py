@@ -1,6 +1,6 @@
 """Early stopping: how long a run goes on without getting better."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 
 @dataclass(slots=True)
@@ -29,12 +29,3 @@ class EarlyStopping:
             self.reference, self.num_without_rise = ap, 0
         else:
             self.num_without_rise += 1
-
-    def state_dict(self) -> dict[str, float | int | None]:
-        """Return what a checkpoint keeps."""
-        return asdict(self)
-
-    def load_state_dict(self, state: dict[str, float | int | None]) -> None:
-        """Go on from what `state_dict` returned."""
-        self.reference = state["reference"]
-        self.num_without_rise = int(state["num_without_rise"] or 0)

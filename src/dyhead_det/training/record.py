@@ -6,8 +6,7 @@ warning. Only metrics.jsonl is left to its caller, since a resumed run builds on
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from types import TracebackType
+from contextlib import contextmanager
 
 import numpy as np
 from PIL import Image
@@ -42,7 +41,23 @@ logger = logging.getLogger(__name__)
 PICTURES = ("curves.png", "first_batch.png", "validation.png")
 
 
-class RunRecord(AbstractContextManager["RunRecord"]):
+@contextmanager
+def recorded(run: Run, progress: TrainProgress) -> Iterator["RunRecord"]:
+    """Record a run while a block trains it, and its end, however it comes.
+
+    Raises:
+        ConfigError: If TensorBoard is asked for and not installed.
+    """
+    record = RunRecord(run, progress)
+    try:
+        yield record
+    except Exception as error:  # not for a second Ctrl-C, which does not wait
+        record.close(f"Ended: {error}")
+        raise
+    record.close(f"Finished after {run.progress.step} of {run.parts.num_steps} steps.")
+
+
+class RunRecord:
     """Writes the numbers of a run as they come, and the rest at every evaluation and at the end."""
 
     def __init__(self, run: Run, progress: TrainProgress) -> None:
@@ -53,32 +68,24 @@ class RunRecord(AbstractContextManager["RunRecord"]):
         """
         self._run = run
         self._progress = progress
-        self._first_step = run.step
+        self._first_step = run.progress.step
         self._has_advised = False
         self._num_loss_rows = 0
         self._notes: tuple[str, ...] = ()  # of the last evaluation
         self._num_plotted_rows = 0
         self._board: TensorBoardLog | None = None
-        if run.config.train.tensorboard:
+        if run.parts.config.train.tensorboard:
             require_tensorboard()
-        if run.config.train.tensorboard and is_main():
+        if run.parts.config.train.tensorboard and is_main():
             with self._spared("tensorboard"):
-                self._board = TensorBoardLog(run.out / "tensorboard", read_rows(run.metrics_path))
+                self._board = TensorBoardLog(
+                    run.parts.out / "tensorboard", read_rows(run.parts.metrics_path)
+                )
         # The code that runs is that of now, not that of the end of the run.
-        self._environment = describe_environment(run.device)
+        self._environment = describe_environment(run.parts.device)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        run = self._run
-        if error is not None and not isinstance(error, Exception):
-            return  # a second Ctrl-C does not wait
-        state = f"Ended: {error}"
-        if error is None:
-            state = f"Finished after {run.step} of {run.num_steps} steps."
+    def close(self, state: str) -> None:
+        """Write the overview a last time, with what has become of the run."""
         self._write_overview(state)
         if self._board is not None:
             with self._spared("tensorboard"):
@@ -92,19 +99,21 @@ class RunRecord(AbstractContextManager["RunRecord"]):
         def draw(batch: ModelInput) -> None:
             with self._spared("first_batch.png"):
                 ids = [target["image_id"] for target in targets]
-                rows = [int(np.flatnonzero(run.train_data.image_ids == i)[0]) for i in ids]
-                names = [str(run.train_data.file_names[row]) for row in rows]
+                rows = [int(np.flatnonzero(run.parts.train_data.image_ids == i)[0]) for i in ids]
+                names = [str(run.parts.train_data.file_names[row]) for row in rows]
                 self._save(
-                    draw_batch(run.detector, batch, names, run.train_data.categories.names),
+                    draw_batch(
+                        run.parts.detector, batch, names, run.parts.train_data.categories.names
+                    ),
                     "first_batch.png",
                 )
 
-        call_with_next_batch(run.detector, draw)
+        call_with_next_batch(run.parts.detector, draw)
 
     @main_only
     def add(self, row: Row) -> None:
         """Add losses or COCO numbers to metrics.jsonl, and to TensorBoard where it is asked for."""
-        self._run.metrics_file.append(row)
+        self._run.parts.metrics_file.append(row)
         if self._board is not None:
             board, self._board = self._board, None  # one warning is enough
             with self._spared("tensorboard"):
@@ -132,21 +141,23 @@ class RunRecord(AbstractContextManager["RunRecord"]):
             raw: With an average, of the weights that are trained, if they were evaluated.
         """
         run = self._run
-        self.add({"step": run.step, "epoch": run.epoch, **evaluation_row(result, raw)})
+        self.add({"step": run.progress.step, "epoch": run.epoch, **evaluation_row(result, raw)})
         for note in result.notes:
             if note not in self._notes:
                 logger.warning("data.val: %s", note)
         self._notes = result.notes
-        if is_best and run.val_data is not None:
+        if is_best and run.parts.val_data is not None:
             with self._spared("validation.png"):
-                picture = draw_validation(run.val_data, detections)
+                picture = draw_validation(run.parts.val_data, detections)
                 if picture is not None:
                     self._save(picture, "validation.png")
-        self._write_overview(f"Going on: {run.step} of {run.num_steps} steps are done.")
+        self._write_overview(
+            f"Going on: {run.progress.step} of {run.parts.num_steps} steps are done."
+        )
 
     @main_only
     def _write_overview(self, state: str) -> None:
-        out, rows = self._run.out, read_rows(self._run.metrics_path)
+        out, rows = self._run.parts.out, read_rows(self._run.parts.metrics_path)
         with self._spared("metrics.csv"):
             write_csv(rows, out / "metrics.csv")
         if len(rows) != self._num_plotted_rows:
@@ -158,9 +169,9 @@ class RunRecord(AbstractContextManager["RunRecord"]):
 
     def _facts(self, state: str, rows: Sequence[Row]) -> RunFacts:
         run = self._run
-        best_step = run.best.get("step")
+        best_step = run.progress.best.get("step")
         return RunFacts(
-            name=run.out.resolve().name,
+            name=run.parts.out.resolve().name,
             state=state,
             rows=rows,
             best_step=None if best_step is None else int(best_step),
@@ -168,24 +179,24 @@ class RunRecord(AbstractContextManager["RunRecord"]):
             data=self._statistics(),
             timing=self._timing(),
             environment=self._environment,
-            pictures=[name for name in PICTURES if (run.out / name).is_file()],
-            config=to_yaml(run.config),
+            pictures=[name for name in PICTURES if (run.parts.out / name).is_file()],
+            config=to_yaml(run.parts.config),
         )
 
     def _statistics(self) -> dict[str, DataStatistics]:
         run = self._run
-        parts = {"train": run.train_data, "val": run.val_data}
+        parts = {"train": run.parts.train_data, "val": run.parts.val_data}
         return {name: count(data) for name, data in parts.items() if data is not None}
 
     def _timing(self) -> Timing:
-        seconds = self._run.stopwatch.seconds()
+        seconds = self._run.parts.stopwatch.seconds()
         waited, trained = seconds.get(LOADING, 0.0), seconds.get(STEPS, 0.0)
         return Timing(
             first_step=self._first_step,
-            last_step=self._run.step,
+            last_step=self._run.progress.step,
             seconds=seconds,
             num_images=self._progress.num_images,
-            memory_gib=memory_gib(self._run.device),
+            memory_gib=memory_gib(self._run.parts.device),
             advice=self._advice(waited / max(waited + trained, 1e-9)),
         )
 
@@ -199,30 +210,30 @@ class RunRecord(AbstractContextManager["RunRecord"]):
             logger.warning("%s", advice)
 
     def _advice(self, data_share: float) -> str | None:
-        config = self._run.config
+        config = self._run.parts.config
         seen = config.model.input.short_edge * config.model.input.long_edge
         return loading_advice(
             share=data_share,
             num_workers=config.data.num_workers,
             num_cores=num_cores(),
-            pixel_ratio=float(np.median(self._run.train_data.sizes_wh.prod(axis=1))) / seen,
+            pixel_ratio=float(np.median(self._run.parts.train_data.sizes_wh.prod(axis=1))) / seen,
             is_photometric=config.data.augment.photometric,
         )
 
     def _save(self, picture: Image.Image, name: str) -> None:
-        with written_whole(self._run.out / name) as unfinished:
+        with written_whole(self._run.parts.out / name) as unfinished:
             picture.save(unfinished, format="PNG")
 
     @contextmanager
     def _spared(self, name: str) -> Iterator[None]:
         """Turn every error of the block into a warning: hours of training outweigh a picture."""
-        with self._run.stopwatch.part(REPORTING):
+        with self._run.parts.stopwatch.part(REPORTING):
             try:
                 yield
             except Exception as error:  # noqa: BLE001 - see above
                 logger.warning(
                     "%s could not be written, the run goes on: %s: %s",
-                    self._run.out / name,
+                    self._run.parts.out / name,
                     type(error).__name__,
                     error,
                 )

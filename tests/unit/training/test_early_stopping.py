@@ -34,13 +34,3 @@ def test_a_rise_counts_only_from_the_last_that_did():
     assert note_all(patience, [0.5, 0.54, 0.58]) == []
     assert patience.reference == 0.58
     assert note_all(patience, [0.6, 0.62]) == [2]
-
-
-def test_the_count_goes_on_from_its_state():
-    patience, again = EarlyStopping(3, 0.1), EarlyStopping(3, 0.1)
-    note_all(patience, [0.5, 0.5])
-    again.load_state_dict(patience.state_dict())
-    assert again == patience
-    fresh = EarlyStopping(3, 0.1)
-    fresh.load_state_dict(EarlyStopping(3, 0.1).state_dict())
-    assert fresh.reference is None

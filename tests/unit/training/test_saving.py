@@ -37,8 +37,8 @@ def new_run(tiny_dataset, tmp_path):
 )
 def test_runs_are_saved_every_so_many_steps_or_epochs(new_run, train, due):
     run, found = new_run(**train), []
-    for run.step in range(1, 10):
-        found += [run.step] * is_save_due(run)
+    for run.progress.step in range(1, 10):
+        found += [run.progress.step] * is_save_due(run)
     assert found == due
 
 
@@ -47,33 +47,33 @@ def test_runs_are_saved_every_so_many_minutes_since_the_last_time(new_run, monke
     clock = itertools.count(run.saved_at, 50.0)  # seconds
     monkeypatch.setattr(saving_module.time, "monotonic", lambda: next(clock))
     assert [is_save_due(run) for _ in range(4)] == [False, False, False, True]
-    run.step = 1
+    run.progress.step = 1
     save_last(run)
     assert [is_save_due(run) for _ in range(3)] == [False, False, True]
 
 
 def test_the_checkpoints_of_every_kth_epoch_stay(new_run):
     run = new_run(keep_every_epochs=2)
-    for run.step in range(10):
+    for run.progress.step in range(10):
         keep_epoch(run)
-    kept = {path.name: load_checkpoint(path).step for path in run.out.glob("epoch_*.pt")}
+    kept = {path.name: load_checkpoint(path).step for path in run.parts.out.glob("epoch_*.pt")}
     assert kept == {"epoch_002.pt": 4, "epoch_004.pt": 8}
 
 
 def test_a_kept_checkpoint_outlives_its_second_name(new_run):
     run = new_run(keep_every_epochs=1)
-    for run.step in (2, 3, 5):
+    for run.progress.step in (2, 3, 5):
         save_last(run)
         keep_epoch(run)
-    assert load_checkpoint(run.out / "epoch_001.pt").step == 2
-    assert load_checkpoint(run.out / "previous.pt").step == 3
-    assert load_checkpoint(run.out / "last.pt").step == 5
+    assert load_checkpoint(run.parts.out / "epoch_001.pt").step == 2
+    assert load_checkpoint(run.parts.out / "previous.pt").step == 3
+    assert load_checkpoint(run.parts.out / "last.pt").step == 5
 
 
 def test_the_same_state_is_not_written_twice(new_run):
     run = new_run()
-    run.step = 1
+    run.progress.step = 1
     save_last(run)
-    written = run.last_path.stat().st_ino
+    written = run.parts.last_path.stat().st_ino
     save_last(run)
-    assert run.last_path.stat().st_ino == written
+    assert run.parts.last_path.stat().st_ino == written

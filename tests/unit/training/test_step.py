@@ -23,12 +23,12 @@ def batch():
 
 def new_run(root, **train):
     run = build_run(make_config(root, train=train), root, torch.device("cpu"), is_new=True)
-    run.detector.train()
+    run.parts.detector.train()
     return run
 
 
 def weights(run):
-    return {name: value.clone() for name, value in run.detector.named_parameters()}
+    return {name: value.clone() for name, value in run.parts.detector.named_parameters()}
 
 
 def same(one, other):
@@ -63,24 +63,24 @@ def test_a_gradient_that_is_not_finite_never_reaches_the_weights(
     with pytest.raises(NonFiniteLossError, match=r"step 1: grad_norm is (nan|inf), on images 10"):
         train_step(run, *batch)
     assert same(before, weights(run))
-    assert not run.optimizer.state
+    assert not run.parts.optimizer.state
 
 
 def test_an_overflow_of_fp16_gradients_is_skipped_and_the_next_step_counts(
     tiny_dataset, batch, multiply_gradients, monkeypatch
 ):
     run = new_run(tiny_dataset, amp="fp16")
-    before, scale = weights(run), run.scaler.get_scale()
+    before, scale = weights(run), run.parts.scaler.get_scale()
     multiply_gradients(1e38)  # finite in float32, infinite times the scaler's factor
     train_step(run, *batch)
     assert same(before, weights(run))
-    assert run.scaler.get_scale() == scale / 2
-    assert run.sums["skipped"] == 1
+    assert run.parts.scaler.get_scale() == scale / 2
+    assert run.progress.losses.sums["skipped"] == 1
     monkeypatch.undo()
     train_step(run, *batch)
     assert not same(before, weights(run))
-    assert run.sums["skipped"] == 1
-    assert run.sums["grad_norm"] > 0
+    assert run.progress.losses.sums["skipped"] == 1
+    assert run.progress.losses.sums["grad_norm"] > 0
 
 
 def test_fp16_gradients_that_overflow_by_any_factor_end_the_run(
@@ -88,7 +88,7 @@ def test_fp16_gradients_that_overflow_by_any_factor_end_the_run(
 ):
     run = new_run(tiny_dataset, amp="fp16")
     multiply_gradients(math.inf)
-    while run.scaler.get_scale() > step_module.LEAST_SCALE:
+    while run.parts.scaler.get_scale() > step_module.LEAST_SCALE:
         train_step(run, *batch)
     with pytest.raises(NonFiniteLossError, match="grad_norm is"):
         train_step(run, *batch)
@@ -96,14 +96,14 @@ def test_fp16_gradients_that_overflow_by_any_factor_end_the_run(
 
 def test_a_frozen_backbone_stays_bit_for_bit_and_then_trains(tiny_dataset, batch):
     run = new_run(tiny_dataset, freeze={"backbone_steps": 1})
-    num_groups, before = len(run.optimizer.param_groups), weights(run)
+    num_groups, before = len(run.parts.optimizer.param_groups), weights(run)
     is_backbone = "network.backbone.body."
     train_step(run, *batch)
     after = weights(run)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
     assert not any(name.startswith(is_backbone) for name in changed)
-    run.step = 1
+    run.progress.step = 1
     train_step(run, *batch)
     assert any(not torch.equal(x, after[n]) for n, x in weights(run).items() if is_backbone in n)
-    assert len(run.optimizer.param_groups) == num_groups
+    assert len(run.parts.optimizer.param_groups) == num_groups
