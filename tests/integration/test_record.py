@@ -96,7 +96,7 @@ def test_a_run_that_cannot_draw_or_report_trains_all_the_same(
 
 
 def test_a_failed_run_shows_how_far_it_came(tiny_dataset, tmp_path):
-    config = make_config(tiny_dataset, optim={"name": "sgd", "lr": 1e30})
+    config = make_config(tiny_dataset, optim={"name": "sgd", "lr": 1000.0})
     with pytest.raises(NonFiniteLossError):
         run(config, tmp_path / "run")
     report = (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
