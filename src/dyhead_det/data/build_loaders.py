@@ -9,8 +9,8 @@ from dyhead_det.config.schema import DataConfig, RunConfig
 from dyhead_det.data.balance import aspect_ratio_groups
 from dyhead_det.data.build_datasets import image_counts
 from dyhead_det.data.coco import CocoDataset
+from dyhead_det.data.detection_dataset import DetectionDataset
 from dyhead_det.data.loaders import (
-    DetectionDataset,
     DetectionLoader,
     LoaderOptions,
     build_eval_loader,

@@ -8,6 +8,7 @@ from typing import Any
 from dyhead_det.data.problems import AnnotationProblems
 from dyhead_det.data.records import Record
 from dyhead_det.errors import DatasetError
+from dyhead_det.files import open_file
 
 _SECTIONS = ("images", "annotations", "categories")
 
@@ -55,12 +56,11 @@ def read_records(annotations: Path, problems: AnnotationProblems, *, split: str)
 
 
 def _read_json(path: Path, key: str) -> object:
-    if not path.exists():
-        raise DatasetError(f"no annotation file at {path}; check {key}")
-    if not path.is_file():  # reading a pipe or a device may never end
-        raise DatasetError(f"{path} is no regular file but a folder, pipe or device; check {key}")
     try:
-        return json.loads(path.read_bytes())
+        with open_file(path) as file:
+            return json.loads(file.read())
+    except FileNotFoundError as error:
+        raise DatasetError(f"no annotation file at {path}; check {key}") from error
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error.strerror}; check {key}") from error
     except MemoryError as error:

@@ -11,9 +11,10 @@ from dyhead_det.data import records as read
 from dyhead_det.data.identifiers import Identifiers
 from dyhead_det.data.image_folder import ImageFolder, composed
 from dyhead_det.data.images import image_size
-from dyhead_det.data.problems import AnnotationProblems, printable
+from dyhead_det.data.problems import AnnotationProblems
 from dyhead_det.data.records import Flags, Integers, Record
 from dyhead_det.errors import DatasetError
+from dyhead_det.escaping import printable
 
 # Empty, absolute, with a drive, a folder, with a part "..", or nothing that a file can be called.
 _NO_FILE_BELOW = re.compile(r"^$|^/|^[A-Za-z]:|/$|(^|/)\.\.(/|$)|\0")
@@ -78,7 +79,7 @@ def _file_names(
         if name is None:
             problems.refuse(
                 "images whose file_name is no path inside the images folder",
-                [f"image id {ids[row]}: {printable(repr(written))}"],
+                [f"image id {ids[row]}: {printable(repr(written), max_length=100)}"],
             )
         names.append(folder.spelled_as_on_disk(name) if name else "")
     return names

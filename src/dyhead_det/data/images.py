@@ -8,28 +8,44 @@
   same in all images. Numbers beyond that range are stretched from their least to their greatest.
 * Floating point: 0..1 is scaled, 0..255 is taken as it is, anything else is stretched.
 * Of several frames or pages the first one counts.
+* A JPEG file that lacks only its end marker is read; all of its pixels are there.
 """
 
+import io
+import logging
+import math
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageFile
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from torch import Tensor
 
 from dyhead_det.errors import DatasetError
+from dyhead_det.escaping import printable
+from dyhead_det.files import open_file
+
+logger = logging.getLogger(__name__)
 
 # Formats that Pillow recognizes and cannot decode, or only with a program that may be missing.
 _NOT_DECODED = ("EPS", "MPEG")
 
 _WHITE = (255, 255, 255, 255)
+
+_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+
+# From which on pictures of any format are made smaller before they become a tensor, where they
+# will be resized anyway: 13,300 x 13,300 would take gigabytes as floating point.
+LARGE_PIXELS = 2**25
+_ROWS_AT_ONCE = 256
 
 # What Pillow raises on damaged metadata, and on damaged pictures.
 _METADATA_ERRORS = (SyntaxError, ValueError, TypeError, LookupError, struct.error)
@@ -52,6 +68,7 @@ def read_image(
     *,
     annotated_size: tuple[int, int] | None = None,
     resized_to: tuple[int, int] | None = None,
+    warn: Callable[[str], None] = logger.warning,
 ) -> Tensor:
     """Read an image file.
 
@@ -60,7 +77,9 @@ def read_image(
         annotated_size: width and height that the annotations refer to.
         resized_to: bounds of the shorter and the longer edge in pixels that the picture will be
             made to fit. A JPEG is then decoded at 1/2, 1/4 or 1/8 of its size, which is several
-            times faster, as long as it does not become smaller than that.
+            times faster, and any other picture of more than 33 million pixels is made smaller by
+            2 or 3; neither becomes smaller than that.
+        warn: called with what is wrong with a file that is read all the same.
 
     Returns:
         RGB, (3, H, W) uint8.
@@ -68,14 +87,16 @@ def read_image(
     Raises:
         DatasetError: if the file is missing or damaged, or its size is not the annotated one.
     """
-    with _opened(path) as image:
-        turn = _turn(image)
-        if annotated_size is not None and annotated_size != _shown_size(image):
-            _require_size(image, path, annotated_size)
-            turn = None
-        if resized_to is not None:
-            _reduce(image, resized_to)
-        return rgb_tensor(_turned(image, turn))
+    with _named_errors(path), open_file(path) as file:
+        try:
+            return _read(file, path, annotated_size=annotated_size, resized_to=resized_to)
+        except OSError:
+            completed = _completed_jpeg(file)
+            if completed is None:
+                raise
+            image = _read(completed, path, annotated_size=annotated_size, resized_to=resized_to)
+    warn(f"{path} lacks the end marker of a JPEG file; all of its pixels are there and are used")
+    return image
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -84,8 +105,14 @@ def image_size(path: Path) -> tuple[int, int]:
     Raises:
         DatasetError: if the file is missing or is no image.
     """
-    with _opened(path) as image:
+    with _named_errors(path), open_file(path) as file, Image.open(file) as image:
         return _shown_size(image)
+
+
+def is_stored_turned(path: Path) -> bool:
+    """Return whether the EXIF orientation of an image swaps its sides; errors as `image_size`."""
+    with _named_errors(path), open_file(path) as file, Image.open(file) as image:
+        return _shown_size(image) != image.size
 
 
 @cache
@@ -115,28 +142,79 @@ def rgb_tensor(image: Image.Image) -> Tensor:
     if image.mode != "RGB":
         image = image.convert("RGB")
     # Plane by plane: less than half the time of an array (H, W, 3) and its transposition.
-    planes = bytearray().join(image.tobytes("raw", band) for band in "RGB")
-    return torch.frombuffer(planes, dtype=torch.uint8).view(3, image.height, image.width)
+    planes = np.empty((3, image.height, image.width), dtype=np.uint8)
+    for plane, band in zip(planes, "RGB", strict=True):
+        values = np.frombuffer(image.tobytes("raw", band), dtype=np.uint8)
+        plane[:] = values.reshape(plane.shape)
+    return torch.from_numpy(planes)
+
+
+def _read(
+    file: BinaryIO,
+    path: Path,
+    *,
+    annotated_size: tuple[int, int] | None,
+    resized_to: tuple[int, int] | None,
+) -> Tensor:
+    with Image.open(file) as image:
+        turn = _turn(image)
+        if annotated_size is not None and annotated_size != _shown_size(image):
+            _require_size(image, path, annotated_size)
+            turn = None
+        reduced = image if resized_to is None else _reduced(image, resized_to)
+        return rgb_tensor(_turned(reduced, turn))
+
+
+def _completed_jpeg(file: BinaryIO) -> BinaryIO | None:
+    """Return the file with an end marker, None unless that is all that it lacks.
+
+    Decoders make up the pixels that are not there from whatever follows. So they are all there if
+    they stay the same with the marker alone and with anything before it.
+    """
+    file.seek(0)
+    content = file.read()
+    if not content.startswith(_JPEG_START):
+        return None
+    completed = content + _JPEG_END
+    padded = content + 64 * b"\xaa" + _JPEG_END
+    try:
+        is_whole = _decoded(completed) == _decoded(padded)
+    except _DECODER_ERRORS:
+        return None
+    return io.BytesIO(completed) if is_whole else None
+
+
+def _decoded(content: bytes) -> bytes:
+    with Image.open(io.BytesIO(content)) as image:
+        return image.tobytes()
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """Open an image; every way in which that or what is done with it fails is a `DatasetError`."""
+def _named_errors(path: Path) -> Iterator[None]:
+    """Let every way in which reading an image fails be a `DatasetError` that names the file."""
     try:
         # Pillow warns of odd metadata and of large pictures that it decodes all the same.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path) as image:
-                yield image
+            yield
     except FileNotFoundError as error:
         raise DatasetError(f"no image file at {path}") from error
     except Image.DecompressionBombError as error:
         raise DatasetError(
             f"{path} is too large to be decoded; cut it in tiles: {error}"
         ) from error
+    except MemoryError as error:
+        raise DatasetError(f"{path} does not fit into memory; cut it in tiles") from error
+    except UnidentifiedImageError as error:
+        is_empty = path.exists() and not path.stat().st_size
+        reason = "it is empty" if is_empty else "it is damaged or of another kind"
+        raise DatasetError(f"{path} cannot be read as an image, {reason}") from error
     except _DECODER_ERRORS as error:
+        if isinstance(error, OSError) and error.strerror:
+            raise DatasetError(f"{path} cannot be read as an image: {error.strerror}") from error
         raise DatasetError(
-            f"{path} cannot be read as an image, it is damaged or of another kind: {error}"
+            f"{path} cannot be read as an image, it is damaged or of another kind: "
+            f"{printable(error, max_length=200)}"
         ) from error
 
 
@@ -174,22 +252,47 @@ def _require_size(image: Image.Image, path: Path, annotated_size: tuple[int, int
         )
 
 
-def _reduce(image: Image.Image, resized_to: tuple[int, int]) -> None:
-    """Let a JPEG be decoded at the smallest size that is not smaller than what it is resized to."""
-    short_edge, long_edge = resized_to
-    factor = int(max(min(image.size) / short_edge, max(image.size) / long_edge))
+def _reduced(image: Image.Image, resized_to: tuple[int, int]) -> Image.Image:
+    """Make a picture smaller by a whole factor, not smaller than what it is resized to.
+
+    JPEG files are decoded so, at next to no cost; others only where they are large, and by no more
+    than makes them small enough.
+    """
+    factor = _whole_factor(image, resized_to)
     if factor > 1:  # Pillow takes the next lower of 2, 4 and 8
         width, height = (max(1, edge // factor) for edge in image.size)
         image.draft(None, (width, height))
+    to_bound = math.ceil(math.sqrt(image.width * image.height / LARGE_PIXELS))
+    factor = min(_whole_factor(image, resized_to), to_bound)
+    if factor == 1:
+        return image
+    if image.mode.startswith("I"):
+        return image.convert("I").reduce(factor)
+    if image.has_transparency_data:
+        return image.convert("RGBA").reduce(factor)
+    return (image if image.mode == "F" else image.convert("RGB")).reduce(factor)
+
+
+def _whole_factor(image: Image.Image, resized_to: tuple[int, int]) -> int:
+    short_edge, long_edge = resized_to
+    return max(1, int(max(min(image.size) / short_edge, max(image.size) / long_edge)))
 
 
 def _to_8_bits(values: NDArray[np.generic]) -> NDArray[np.uint8]:
     """Scale gray values of 16 or 32 bits or of floating point, (H, W), to 0..255."""
-    gray = np.nan_to_num(values.astype(np.float64), posinf=0, neginf=0)
-    low, high = float(gray.min()), float(gray.max())
+    blocks = [values[row : row + _ROWS_AT_ONCE] for row in range(0, len(values), _ROWS_AT_ONCE)]
+    low = min(float(_finite(block).min()) for block in blocks)
+    high = max(float(_finite(block).max()) for block in blocks)
     full_range = (1.0, 255.0) if values.dtype.kind == "f" else (65535.0,)
     fitting = [top for top in full_range if low >= 0 and high <= top]
     if fitting:
         low, high = 0, fitting[0]
-    scaled = (gray - low) * (255 / ((high - low) or 1.0))  # a flat picture has nothing to stretch
-    return np.rint(scaled).astype(np.uint8)
+    scale = 255 / ((high - low) or 1.0)  # a flat picture has nothing to stretch
+    scaled = np.empty(values.shape, dtype=np.uint8)
+    for row, block in zip(range(0, len(values), _ROWS_AT_ONCE), blocks, strict=True):
+        scaled[row : row + _ROWS_AT_ONCE] = np.rint((_finite(block) - low) * scale)
+    return scaled
+
+
+def _finite(values: NDArray[np.generic]) -> NDArray[np.float64]:
+    return np.nan_to_num(values.astype(np.float64), posinf=0, neginf=0)

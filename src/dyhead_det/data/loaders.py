@@ -1,14 +1,12 @@
-"""Batches of images and targets, read by worker processes; every sample is a function of its key.
+"""Batches of images and targets, read by worker processes.
 
 Neither the number of worker processes nor an interruption changes what a run sees. Troubles with
 image files travel from the workers as values and are told in the main process.
 """
 
 import logging
-import random
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -16,11 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Sampler, get_worker_info
 
 from dyhead_det.contracts import Target
-from dyhead_det.data.coco import CocoDataset
-from dyhead_det.data.images import read_image
+from dyhead_det.data.detection_dataset import BrokenImage, DetectionDataset, LoadedSample
 from dyhead_det.data.problems import shorten
 from dyhead_det.data.samplers import (
     Counts,
@@ -44,13 +41,6 @@ class Batch(NamedTuple):
     targets: list[Target]
 
 
-class BrokenImage(NamedTuple):
-    """An image that cannot be read, and why."""
-
-    file_name: str
-    reason: str
-
-
 class _Delivery(NamedTuple):
     """What a worker sends.
 
@@ -64,56 +54,7 @@ class _Delivery(NamedTuple):
     labels: list[NDArray[np.int64]]
     image_ids: list[int]
     broken: list[BrokenImage]
-
-
-Sample = tuple[Tensor, Target]
-
-
-class DetectionDataset(Dataset[Sample | BrokenImage]):
-    """Images of a COCO data set, read and augmented one by one.
-
-    Args:
-        coco: the table of images and annotations.
-        augmentation: applied to every sample.
-        resized_to: bounds of the shorter and the longer edge in pixels that images are made to fit
-            later on. Larger JPEG files may be decoded at a fraction of their size, not smaller than
-            that; the boxes shrink with them.
-    """
-
-    def __init__(
-        self,
-        coco: CocoDataset,
-        *,
-        augmentation: Callable[[Tensor, Target], Sample] | None = None,
-        resized_to: tuple[int, int] | None = None,
-    ) -> None:
-        self.coco = coco
-        self.augmentation = augmentation
-        self.resized_to = resized_to
-
-    def __len__(self) -> int:
-        """Return the number of images."""
-        return len(self.coco)
-
-    def __getitem__(self, key: SampleKey) -> Sample | BrokenImage:
-        """Return the image, (3, H, W) uint8, and its target; or why there is none."""
-        _, _, index = key
-        width, height = self.coco.size_wh(index)
-        try:
-            image = read_image(
-                self.coco.path(index),
-                annotated_size=(width, height),
-                resized_to=self.resized_to,
-            )
-        except DatasetError as error:
-            return BrokenImage(str(self.coco.file_names[index]), str(error))
-        target = self.coco.target(index)
-        # Decoders reduce by whole factors and round sizes up: 1001 pixels become 501 of 2 each.
-        target["boxes"] /= round(max(width, height) / max(image.shape))
-        if self.augmentation is None:
-            return image, target
-        with _random_state(key):
-            return self.augmentation(image, target)
+    flaws: list[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,13 +89,14 @@ class DetectionLoader:
             read the rest of the data set.
     """
 
-    loader: DataLoader[Sample | BrokenImage]
+    loader: DataLoader[LoadedSample | BrokenImage]
     broken_images: Literal["error", "skip"]
     may_be_empty: bool = False
 
     def __post_init__(self) -> None:
         self.position = 0
         self.broken: dict[str, str] = {}
+        self._flaws: set[str] = set()
 
     def __len__(self) -> int:
         """Return the number of batches that the next pass gives."""
@@ -181,6 +123,7 @@ class DetectionLoader:
         for delivery in self.loader:
             self.position += 1
             self._note(delivery.broken)
+            self._warn(delivery.flaws)
             num_images += len(delivery.image_ids)
             yield _unpack(delivery)
         self._report(self.broken.keys() - known, num_images)
@@ -191,6 +134,13 @@ class DetectionLoader:
                 f"{broken[0].reason}; repair or remove it, or set data.broken_images to skip"
             )
         self.broken.update(broken)
+
+    def _warn(self, flaws: list[str]) -> None:
+        """Log each flaw of a file once, however often the file is read."""
+        for flaw in flaws:
+            if flaw not in self._flaws:
+                logger.warning("%s", flaw)
+        self._flaws.update(flaws)
 
     def _report(self, newly_broken: set[str], num_images: int) -> None:
         if self.broken and not num_images and not self.may_be_empty:
@@ -284,16 +234,17 @@ def _build_loader(
     return DetectionLoader(loader, options.broken_images)
 
 
-def _pack(samples: list[Sample | BrokenImage]) -> _Delivery:
+def _pack(samples: list[LoadedSample | BrokenImage]) -> _Delivery:
     readable = [sample for sample in samples if not isinstance(sample, BrokenImage)]
-    targets = [target for _, target in readable]
+    targets = [sample.target for sample in readable]
     return _Delivery(
-        pixels=_joined([image for image, _ in readable]),
-        sizes_hw=[(image.shape[1], image.shape[2]) for image, _ in readable],
+        pixels=_joined([sample.image for sample in readable]),
+        sizes_hw=[(sample.image.shape[1], sample.image.shape[2]) for sample in readable],
         boxes=[target["boxes"].numpy() for target in targets],
         labels=[target["labels"].numpy() for target in targets],
         image_ids=[target["image_id"] for target in targets],
         broken=[sample for sample in samples if isinstance(sample, BrokenImage)],
+        flaws=[flaw for sample in readable for flaw in sample.flaws],
     )
 
 
@@ -335,22 +286,3 @@ def _prepare_worker(_worker_id: int) -> None:
     for name in ("SIGINT", "SIGHUP"):
         if hasattr(signal, name):  # Windows has no SIGHUP
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-
-
-@contextmanager
-def _random_state(key: SampleKey) -> Iterator[None]:
-    """Seed all generators with a key, and restore them afterwards.
-
-    torch.manual_seed is of no use here: it changes the generators of all devices.
-    """
-    before = torch.get_rng_state(), random.getstate(), np.random.get_state()
-    torch_seed, python_seed, numpy_seed = np.random.SeedSequence(key).generate_state(3).tolist()
-    torch.default_generator.manual_seed(torch_seed)
-    random.seed(python_seed)
-    np.random.seed(numpy_seed)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(before[0])
-        random.setstate(before[1])
-        np.random.set_state(before[2])

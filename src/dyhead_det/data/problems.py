@@ -7,11 +7,12 @@ from itertools import islice
 from pathlib import Path
 
 from dyhead_det.errors import DatasetError
+from dyhead_det.escaping import printable
 
 logger = logging.getLogger(__name__)
 
 _NUM_SHOWN = 5
-_LONGEST_NAME = 100
+_LONGEST_NAME = 100  # characters
 
 
 @dataclass(frozen=True)
@@ -68,18 +69,11 @@ def summary(problems: dict[str, list[object]]) -> list[str]:
 
 def shorten(names: Iterable[object], total: int) -> str:
     """Return the first few names, and how many more there are."""
-    shown = ", ".join(printable(name) for name in islice(names, _NUM_SHOWN))
+    shown = ", ".join(
+        printable(name, max_length=_LONGEST_NAME) for name in islice(names, _NUM_SHOWN)
+    )
     more = total - _NUM_SHOWN
     return f"{shown} and {more} more" if more > 0 else shown
-
-
-def printable(value: object) -> str:
-    """Return text that stays on its line: control characters escaped, the middle of it cut out."""
-    text = str(value)
-    if len(text) > _LONGEST_NAME:
-        half = _LONGEST_NAME // 2 - 2
-        text = f"{text[:half]}...{text[-half:]}"
-    return text if text.isprintable() else repr(text)[1:-1]
 
 
 def _append(problems: dict[str, list[object]], kind: str, ids: Iterable[object]) -> None:

@@ -1,8 +1,8 @@
 """Augmentation of training images; resizing and normalising belong to the detector, once."""
 
+from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -13,17 +13,33 @@ from dyhead_det.contracts import Target
 _FILL = (124, 116, 104)
 
 
+# An object of this many pixels, or of more, is out of sight where a crop leaves less of it.
+_LEAST_SIDE = 1.0
+
+
 class Augmentation:
     """Apply torchvision transforms to an image and its boxes together.
 
+    Boxes that a crop leaves nothing of, or a sliver, are dropped with their labels. Small objects
+    are not: what is less than a pixel wide after resizing stays a target, as in detectron2.
+
     The random numbers are those of torch's default generator.
+
+    Args:
+        geometry: transforms of the whole image, which lose no object.
+        crop: applied after them.
+        colors: applied to what is left.
     """
 
-    def __init__(self, transforms: list[v2.Transform]) -> None:
-        self.transform = v2.Compose(
-            # Cropping leaves boxes that reach out of the image, or nothing of them.
-            [*transforms, v2.ClampBoundingBoxes(), v2.SanitizeBoundingBoxes()]
-        )
+    def __init__(
+        self,
+        geometry: Sequence[v2.Transform] = (),
+        *,
+        crop: v2.Transform | None = None,
+        colors: Sequence[v2.Transform] = (),
+    ) -> None:
+        self.geometry, self.crop, self.colors = tuple(geometry), crop, tuple(colors)
+        self._clamp = v2.ClampBoundingBoxes()
 
     def __call__(self, image: Tensor, target: Target) -> tuple[Tensor, Target]:
         """Return a changed copy.
@@ -40,14 +56,37 @@ class Augmentation:
             format=tv_tensors.BoundingBoxFormat.XYXY,
             canvas_size=(image.shape[-2], image.shape[-1]),
         )
-        sample: tuple[Any, dict[str, Any]] = (tv_tensors.Image(image), {**target, "boxes": boxes})
-        new_image, new_target = self.transform(sample)
-        augmented: Target = {
-            **target,
-            "boxes": new_target["boxes"].as_subclass(torch.Tensor),
-            "labels": new_target["labels"],
-        }
-        return new_image.as_subclass(torch.Tensor), augmented
+        sample: Any = (tv_tensors.Image(image), boxes)
+        for transform in (*self.geometry, self._clamp):
+            sample = transform(*sample)
+        whole = sample[1].as_subclass(Tensor)  # (N, 4)
+        for transform in (*([self.crop] if self.crop else ()), *self.colors, self._clamp):
+            sample = transform(*sample)
+        seen = sample[1].as_subclass(Tensor)
+        keep = _are_in_sight(seen, whole)
+        augmented: Target = {**target, "boxes": seen[keep], "labels": target["labels"][keep]}
+        return sample[0].as_subclass(Tensor), augmented
+
+
+class _ScaleJitter(v2.ScaleJitter):  # type: ignore[misc]  # torchvision has no types
+    """Torchvision's, which would make no pixel of the short side of a very long picture."""
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw the size of one picture."""
+        params: dict[str, Any] = super().make_params(flat_inputs)
+        return {**params, "size": tuple(max(1, edge) for edge in params["size"])}
+
+
+def _are_in_sight(seen: Tensor, whole: Tensor) -> Tensor:
+    """Tell which boxes are left after a crop, (N,): a pixel of each side, or all of a smaller one.
+
+    Args:
+        seen: (N, 4) after the crop.
+        whole: (N, 4) before it.
+    """
+    sides, before = (boxes[:, 2:] - boxes[:, :2] for boxes in (seen, whole))
+    rounding = 0.99  # a crop moves boxes, which changes their last digits
+    return ((sides > 0) & (sides >= rounding * before.clamp(max=_LEAST_SIDE))).all(dim=1)
 
 
 def build_augmentation(
@@ -71,14 +110,14 @@ def build_augmentation(
     Returns:
         The augmentation, None where nothing is asked for.
     """
-    transforms: list[v2.Transform] = []
+    geometry: list[v2.Transform] = []
     if horizontal_flip > 0:
-        transforms.append(v2.RandomHorizontalFlip(horizontal_flip))
+        geometry.append(v2.RandomHorizontalFlip(horizontal_flip))
     if vertical_flip > 0:
-        transforms.append(v2.RandomVerticalFlip(vertical_flip))
+        geometry.append(v2.RandomVerticalFlip(vertical_flip))
+    crop = None
     if large_scale_jitter is not None:
-        transforms.append(v2.ScaleJitter((size, size), scale_range=large_scale_jitter))
-        transforms.append(v2.RandomCrop((size, size), pad_if_needed=True, fill=_FILL))
-    if photometric:
-        transforms.append(v2.RandomPhotometricDistort())
-    return Augmentation(transforms) if transforms else None
+        geometry.append(_ScaleJitter((size, size), scale_range=large_scale_jitter))
+        crop = v2.RandomCrop((size, size), pad_if_needed=True, fill=_FILL)
+    colors = [v2.RandomPhotometricDistort()] if photometric else []
+    return Augmentation(geometry, crop=crop, colors=colors) if geometry or colors else None

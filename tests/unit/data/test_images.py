@@ -1,6 +1,7 @@
 """Every kind of image file becomes RGB of 8 bits, or an error that names the file."""
 
 import io
+import os
 import struct
 import warnings
 
@@ -9,7 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-from dyhead_det.data.images import image_size, image_suffixes, read_image, rgb_tensor
+from dyhead_det.data import images
+from dyhead_det.data.images import (
+    image_size,
+    image_suffixes,
+    is_stored_turned,
+    read_image,
+    rgb_tensor,
+)
 from dyhead_det.errors import DatasetError
 
 ORIENTATION = 0x0112
@@ -284,3 +292,89 @@ def test_large_but_allowed_pictures_are_read_without_a_warning(tmp_path, photo, 
 def test_every_suffix_is_one_that_pillow_opens():
     assert image_suffixes() <= Image.registered_extensions().keys()
     assert not image_suffixes() & {".pdf", ".eps", ".h5", ".hdf", ".grib", ".bufr", ".mpg", ".mpeg"}
+
+
+def jpeg(pixels, **options):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format="JPEG", quality=90, **options)
+    assert file.getvalue().endswith(b"\xff\xd9")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_rows": 1}])
+def test_a_jpeg_that_lacks_only_its_end_marker_is_read_with_a_warning(tmp_path, photo, options):
+    content, said = jpeg(photo, **options), []
+    (tmp_path / "whole.jpg").write_bytes(content)
+    (tmp_path / "tail.jpg").write_bytes(content[:-2])
+    whole = read_image(tmp_path / "whole.jpg", warn=said.append)
+    assert said == []
+    assert torch.equal(read_image(tmp_path / "tail.jpg", warn=said.append), whole)
+    (message,) = said
+    assert "tail.jpg lacks the end marker" in message
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}])
+@pytest.mark.parametrize("share_left", [0.6, 0.9, 0.98])
+def test_a_jpeg_that_lacks_pixels_is_damaged(tmp_path, options, share_left):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    content = jpeg(noise, **options)
+    (tmp_path / "cut.jpg").write_bytes(content[: int(len(content) * share_left)])
+    with pytest.raises(DatasetError, match=r"cut.jpg cannot be read as an image, it is damaged"):
+        read_image(tmp_path / "cut.jpg")
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "endless.jpg").symlink_to("/dev/zero")
+    for read in (read_image, image_size):
+        for name in ("pipe.jpg", "endless.jpg"):
+            with pytest.raises(DatasetError, match=rf"{name} cannot be read as an image: Is a nam"):
+                read(tmp_path / name)
+
+
+def test_an_empty_file_is_called_empty(tmp_path):
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    with pytest.raises(DatasetError, match=r"empty.jpg cannot be read as an image, it is empty"):
+        read_image(tmp_path / "empty.jpg")
+
+
+def test_control_characters_in_a_decoders_message_are_escaped(tmp_path, monkeypatch):
+    def fail(*_):
+        raise ValueError("odd chunk \x1b[2J\n")
+
+    monkeypatch.setattr(Image, "open", fail)
+    (tmp_path / "x.png").write_bytes(b"x")
+    with pytest.raises(DatasetError) as caught:
+        read_image(tmp_path / "x.png")
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "I;16", "F", "CMYK", "1"])
+def test_a_large_picture_of_any_mode_is_made_smaller_where_it_will_be_resized(
+    tmp_path, monkeypatch, mode
+):
+    monkeypatch.setattr(images, "LARGE_PIXELS", 10_000)
+    path = tmp_path / "large.tif"
+    Image.fromarray(np.full((250, 300), 200, dtype=np.uint8)).convert(mode).save(path)
+    whole = read_image(path)
+    assert whole.shape == (3, 250, 300)
+    # 75,000 pixels: a third of each side is the least that makes them fewer than 10,000.
+    smaller = read_image(path, resized_to=(40, 60))
+    assert smaller.shape == (3, 84, 100)
+    assert smaller.float().mean() == pytest.approx(whole.float().mean(), abs=1)
+    # Never smaller than what it is resized to: half of 250 is still larger than 100, a third not.
+    assert read_image(path, resized_to=(100, 999)).shape == (3, 125, 150)
+    assert read_image(path, resized_to=(200, 999)).shape == (3, 250, 300)
+
+
+def test_deep_pictures_are_scaled_in_blocks_of_rows_as_a_whole():
+    values = np.random.default_rng(0).integers(0, 100_000, (700, 3)).astype(np.int32)
+    gray = (values - values.min()) * (255 / (values.max() - values.min()))
+    expected = np.rint(gray).astype(np.uint8)
+    assert np.array_equal(rgb_tensor(Image.fromarray(values))[0].numpy(), expected)
+
+
+@pytest.mark.parametrize(("orientation", "is_turned"), [(1, False), (3, False), (6, True)])
+def test_an_orientation_that_swaps_the_sides_is_told(tmp_path, photo, orientation, is_turned):
+    path = with_orientation(tmp_path / "x.jpg", photo, orientation)
+    assert is_stored_turned(path) == is_turned

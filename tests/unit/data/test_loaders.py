@@ -1,7 +1,9 @@
 """What a run sees depends on seed, epoch and position alone; broken images are told or counted."""
 
+import io
 import json
 import logging
+import os
 import random
 
 import numpy as np
@@ -10,13 +12,8 @@ import torch
 from PIL import Image
 
 from dyhead_det.data.coco import load_coco
-from dyhead_det.data.loaders import (
-    BrokenImage,
-    DetectionDataset,
-    LoaderOptions,
-    build_eval_loader,
-    build_train_loader,
-)
+from dyhead_det.data.detection_dataset import BrokenImage, DetectionDataset
+from dyhead_det.data.loaders import LoaderOptions, build_eval_loader, build_train_loader
 from dyhead_det.data.transforms import build_augmentation
 from dyhead_det.errors import DatasetError
 
@@ -241,7 +238,7 @@ def test_reduced_decoding_shrinks_the_boxes_too(tmp_path):
     }
     (tmp_path / "train.json").write_text(json.dumps(document))
     coco = load_coco(tmp_path / "train.json", tmp_path, split="train")
-    image, target = DetectionDataset(coco, resized_to=(400, 501))[(0, 0, 0)]
+    image, target, _ = DetectionDataset(coco, resized_to=(400, 501))[(0, 0, 0)]
     assert image.shape == (3, 400, 501)
     assert target["boxes"].tolist() == [[50, 100, 200.5, 300]]
     assert coco.target(0)["boxes"].tolist() == [[100, 200, 401, 600]]
@@ -299,3 +296,38 @@ def test_an_image_of_another_size_is_broken(folder, coco):
     assert isinstance(found, BrokenImage)
     assert "99 x 98 pixels" in found.reason
     assert "22 x 28" in found.reason
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_pipe_among_the_images_is_broken_and_not_waited_for(folder, coco, num_workers):
+    (folder / "4.png").unlink()
+    os.mkfifo(folder / "4.png")
+    loader = eval_loader(coco, num_workers=num_workers, broken_images="skip")
+    assert image_ids(loader) == [10, 11, 12, 13, 15, 16]
+    assert "named pipe" in loader.broken["4.png"]
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_flaw_of_an_image_is_told_once_by_the_main_process(folder, coco, caplog, num_workers):
+    file = io.BytesIO()
+    Image.open(folder / "2.png").save(file, format="JPEG")
+    (folder / "2.png").write_bytes(file.getvalue()[:-2])  # without its end marker
+    loader = eval_loader(coco, num_workers=num_workers)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            assert len(image_ids(loader)) == NUM_IMAGES
+    assert len(caplog.records) == 1
+    assert "2.png lacks the end marker" in caplog.messages[0]
+
+
+def test_an_image_of_one_pixel_keeps_its_box(tmp_path):
+    Image.new("RGB", (1, 1)).save(tmp_path / "x.png")
+    document = {
+        "images": [{"id": 1, "file_name": "x.png", "width": 1, "height": 1}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1]}],
+        "categories": [{"id": 1, "name": "thing"}],
+    }
+    (tmp_path / "train.json").write_text(json.dumps(document))
+    coco = load_coco(tmp_path / "train.json", tmp_path, split="train")
+    sample = DetectionDataset(coco)[(0, 0, 0)]
+    assert sample.target["boxes"].tolist() == [[0, 0, 1, 1]]

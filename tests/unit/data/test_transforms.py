@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torchvision.transforms import v2
 
 from dyhead_det.data.transforms import Augmentation, build_augmentation
 
@@ -115,9 +116,62 @@ def test_an_image_without_boxes_stays_without():
     assert target["labels"].dtype == torch.int64
 
 
-def test_boxes_are_clamped_and_slivers_dropped():
-    image, target = sample((5, 10, 20, 30), (8, 8, 9, 9))
-    target["boxes"] = torch.tensor([[-5.0, 10.0, 70.0, 30.0], [8.0, 8.0, 8.5, 20.0]])
-    _, clean = Augmentation([])(image, target)
+def test_boxes_are_clamped_to_the_image():
+    image, target = sample((5, 10, 20, 30))
+    target["boxes"] = torch.tensor([[-5.0, 10.0, 70.0, 30.0]])
+    _, clean = Augmentation()(image, target)
     assert clean["boxes"].tolist() == [[0, 10, 60, 30]]
-    assert clean["labels"].tolist() == [0]
+
+
+class CropLeft(v2.Transform):
+    """Keep what lies right of a column."""
+
+    def __init__(self, left):
+        super().__init__()
+        self.left = left
+
+    def transform(self, inpt, params):
+        return v2.functional.crop(inpt, 0, self.left, 40, 60 - self.left)
+
+
+@pytest.mark.parametrize(
+    ("left", "labels"),
+    [
+        (4, [0, 1, 2]),
+        (19, [0, 1, 2]),  # a pixel of the first is left
+        (20, [1, 2]),
+        (30, [1, 2]),  # the second has less than a pixel, and all of it is left
+        (31, [2]),
+    ],
+)
+def test_a_crop_drops_slivers_of_objects_but_no_small_object(left, labels):
+    image, target = sample((5, 10, 20, 30), (0, 0, 1, 1), (0, 0, 1, 1))
+    target["boxes"][1:] = torch.tensor([[30.1, 8.0, 30.6, 20.0], [40, 8, 40.02, 8.3]])
+    _, clean = Augmentation(crop=CropLeft(left))(image, target)
+    assert clean["labels"].tolist() == labels
+
+
+def test_objects_below_a_pixel_are_targets_after_every_augmentation():
+    everything = {
+        "horizontal_flip": 1.0,
+        "vertical_flip": 1.0,
+        "photometric": True,
+        "large_scale_jitter": (0.1, 0.1),
+        "size": 64,
+    }
+    image, target = sample((10, 10, 14, 13), (0, 0, 1, 1), height=400, width=600)
+    target["boxes"][1] = torch.tensor([20.0, 20.0, 20.1, 20.1])
+    for seed in range(20):
+        torch.manual_seed(seed)
+        _, small = build_augmentation(**everything)(image, target)
+        assert small["labels"].tolist() == [0, 1]
+        assert torch.all(small["boxes"][:, 2:] > small["boxes"][:, :2])
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1600), (1600, 1), (3, 2000)])
+def test_very_long_pictures_keep_at_least_one_pixel_of_their_short_side(height, width):
+    torch.manual_seed(0)
+    augment = build_augmentation(**{**PLAIN, "large_scale_jitter": (0.1, 2.0)})
+    image, target = augment(*sample((0, 0, width, height), height=height, width=width))
+    assert image.shape == (3, 64, 64)
+    assert len(target["boxes"]) <= 1
