@@ -3,6 +3,7 @@
 import logging
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 
@@ -14,6 +15,14 @@ from dyhead_det.reporting.loading_advice import TOLERABLE_SHARE
 from dyhead_det.reporting.stopwatch import LOADING, STEPS, Stopwatch
 
 logger = logging.getLogger(__name__)
+
+_FULL_BAR = (
+    "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} "
+    "[{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+)
+_SHORT_BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} <{remaining}{postfix}"
+_TINY_BAR = "{percentage:3.0f}%|{bar}| <{remaining}{postfix}"
+_SHORTEST_BAR = 7  # columns
 
 
 class TrainProgress(AbstractContextManager["TrainProgress"]):
@@ -57,14 +66,28 @@ class TrainProgress(AbstractContextManager["TrainProgress"]):
         num_steps, self._step = step - self._step, step
         self.num_images += num_images
         if self._is_terminal:
-            share = self.data_share()
-            waiting = f", {share:.0%} waiting for data" if share > TOLERABLE_SHARE else ""
-            self._bar.set_postfix_str(
-                f"loss {loss:.3f}, lr {lr:.2g}, {self.images_per_second():.1f} images/s, "
-                f"{memory_gib(self._device):.1f} GiB{waiting}",
-                refresh=False,
+            self._choose_layout(
+                _layouts(
+                    loss=loss,
+                    lr=lr,
+                    images_per_second=self.images_per_second(),
+                    memory=memory_gib(self._device),
+                    data_share=self.data_share(),
+                )
             )
         self._bar.update(num_steps)
+
+    def _choose_layout(self, layouts: Sequence[tuple[str, str]]) -> None:
+        """Show the fullest layout that leaves room for a bar, or else the shortest."""
+        state = self._bar.format_dict
+        columns = state["ncols"]
+        for bar_format, postfix in layouts:
+            shown = {"n": self._step, "bar_format": bar_format.replace("{bar}", "")}
+            text = {**state, **shown, "postfix": postfix}
+            if columns is None or len(tqdm.format_meter(**text)) + _SHORTEST_BAR <= columns:
+                break
+        self._bar.bar_format = bar_format
+        self._bar.set_postfix_str(postfix, refresh=False)
 
     def images_per_second(self) -> float:
         """Return the speed since the last call of `log`, without evaluating and saving."""
@@ -97,6 +120,35 @@ class TrainProgress(AbstractContextManager["TrainProgress"]):
         return sum(
             now.get(part, 0) - self._seconds_before.get(part, 0) for part in (LOADING, STEPS)
         )
+
+
+def _layouts(
+    *, loss: float, lr: float, images_per_second: float, memory: float, data_share: float
+) -> list[tuple[str, str]]:
+    """Return formats of tqdm and what stands behind them, from the fullest to the shortest.
+
+    A terminal of 80 columns has no room for everything: the learning rate goes first, the loss and
+    the warning of slow data stay the longest.
+    """
+    is_slow = data_share > TOLERABLE_SHARE
+    full = [
+        f"loss {loss:.3f}",
+        f"lr {lr:.2g}",
+        f"{images_per_second:.1f} images/s",
+        f"{memory:.1f} GiB",
+        *([f"{data_share:.0%} waiting for data"] if is_slow else []),
+    ]
+    short = [
+        f"loss {loss:.3f}",
+        *([f"{data_share:.0%} waiting"] if is_slow else []),
+        f"{memory:.1f} GiB",
+        f"{images_per_second:.1f} img/s",
+    ]
+    return [
+        (_FULL_BAR, ", ".join(full)),
+        *((_SHORT_BAR, ", ".join(short[:number])) for number in range(len(short), 0, -1)),
+        (_TINY_BAR, short[0]),
+    ]
 
 
 def format_duration(seconds: float) -> str:

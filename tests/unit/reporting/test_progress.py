@@ -73,3 +73,29 @@ def test_the_bar_tells_speed_memory_and_slow_data(
     assert f"loss 1.500, lr 0.1, {6 / (3 + loading):.1f} images/s, " in shown
     assert " GiB" in shown
     assert ("50% waiting for data" in shown) == is_told
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 100, 120, 160])
+def test_the_bar_has_room_and_the_warning_is_whole_on_every_terminal(
+    stopwatch, clock, monkeypatch, capsys, columns
+):
+    monkeypatch.setattr(progress_module.sys.stderr, "isatty", lambda: True)
+    with TrainProgress(
+        first_step=44_000, num_steps=90_000, device=torch.device("cpu"), stopwatch=stopwatch
+    ) as progress:
+        bar = progress._bar
+        monkeypatch.setattr(bar, "dynamic_ncols", lambda _stream: (columns, 24))
+        monkeypatch.setattr(bar, "_time", lambda: bar.start_t + 3725)
+        spend(stopwatch, clock, loading=3, steps=3)
+        progress.advance(44_999, num_images=370, loss=1.6, lr=0.00125)
+        progress.advance(45_000, num_images=370, loss=1.5, lr=0.00125)
+        bar.refresh()
+        shown = bar.format_meter(**bar.format_dict)
+    assert len(shown) <= columns
+    assert shown in capsys.readouterr().err
+    assert len(shown.split("|")[1]) >= 7
+    assert "loss 1.500" in shown
+    assert ("50% waiting" in shown) == (columns >= 60)
+    assert (" GiB" in shown) == (columns >= 80)
+    assert ("123.3 im" in shown) == (columns >= 100)
+    assert ("lr 0.0013" in shown) == (columns >= 160)
