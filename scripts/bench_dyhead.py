@@ -142,13 +142,13 @@ def block_contestants(case: Case, device: torch.device) -> dict[str, Contestant]
         dyhead.deform_backend = backend
         return dyhead.forward(levels)
 
-    places = [x.shape[0] * x.shape[2] * x.shape[3] for x in levels]
+    locations = [x.shape[0] * x.shape[2] * x.shape[3] for x in levels]
     return {
         BASELINE: (lambda: attend("torchvision"), everything),
         "gather": (lambda: attend("gather"), everything),
         # Every level from itself, and all but the first twice more.
         "bare matrix products": bare_products(
-            num_blocks * (sum(places) + 2 * sum(places[1:])), case.channels, device
+            num_blocks * (sum(locations) + 2 * sum(locations[1:])), case.channels, device
         ),
     }
 

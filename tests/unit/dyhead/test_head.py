@@ -1,11 +1,17 @@
 """The DyHead stack: pyramids of all shapes, the residual start, initialisation, precision."""
 
+import doctest
+import inspect
+from collections import OrderedDict
+
 import pytest
 import torch
 from torch import Tensor
 
 from dyhead_det.config.schema import DyHeadConfig
+from dyhead_det.dyhead import head, stacked
 from dyhead_det.dyhead.head import DyHead
+from dyhead_det.dyhead.stacked import StackedDyHead
 from dyhead_det.models.backbones.pyramid import build_dyhead
 
 RULES = ["resized", "flattened", "cropped"]
@@ -253,3 +259,78 @@ def test_the_configuration_builds_the_scheme_with_its_options() -> None:
     assert parts == {"same", "finer", "coarser", "scale"}
     shared = build_dyhead(DyHeadConfig(num_blocks=1, dynamic_relu="shared"), 32)
     assert shared.blocks[0].task.expand.out_features == 4
+
+
+@pytest.mark.parametrize("module", [DyHead, StackedDyHead])
+def test_the_defaults_are_those_of_the_configuration(module: type) -> None:
+    parameters = inspect.signature(module).parameters
+    fields = DyHeadConfig.model_fields
+    here = {name: each.default for name, each in parameters.items() if name != "channels"}
+    assert here == {name: fields[name].default for name in here}
+    # `scheme` says which module; the stacked scheme has one offset for all levels.
+    missing = {"scheme"} if module is DyHead else {"scheme", "coarse_offsets"}
+    assert set(fields) - set(here) == missing
+    kinds = [each.kind.name for each in parameters.values()]
+    assert set(kinds[:2]) == {"POSITIONAL_OR_KEYWORD"}
+    assert set(kinds[2:]) == {"KEYWORD_ONLY"}
+
+
+@pytest.mark.parametrize("module", [DyHead, StackedDyHead])
+def test_a_number_of_channels_is_enough(module: type) -> None:
+    assert len(module(32).blocks) == 6
+    assert len(module(32, 1).blocks) == len(module(32, num_blocks=1).blocks) == 1
+
+
+@pytest.mark.parametrize("module", [DyHead, StackedDyHead])
+@pytest.mark.parametrize("container", [dict, OrderedDict])
+def test_a_dict_of_maps_comes_back_with_its_names_and_order(module: type, container: type) -> None:
+    dyhead = module(32, 1)
+    levels = pyramid((8, 6), (4, 3))
+    named = container(zip(("p4", "p10"), levels, strict=True))  # not in alphabetical order
+    out = dyhead(named)
+    assert type(out) is container
+    assert list(out) == ["p4", "p10"]
+    assert all(map(torch.equal, out.values(), dyhead(levels)))
+    assert list(named.values()) == levels  # the input is left alone
+    assert isinstance(dyhead(tuple(levels)), list)
+
+
+@pytest.mark.parametrize("module", [DyHead, StackedDyHead])
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"attention": ("scale", "spacial")}, "attention is 'spacial'; one of scale, spatial, t"),
+        ({"attention": ()}, "attention is empty; one or more of scale, spatial, task"),
+        ({"spatial": "deformable"}, "spatial is 'deformable'; one of deform, conv"),
+        ({"dynamic_relu": "b"}, "dynamic_relu is 'b'; one of channel, shared"),
+        ({"deform_backend": "cuda"}, "deform backend 'cuda'; one of auto, torchvision"),
+    ],
+)
+def test_an_option_that_does_not_exist_is_refused(module: type, option: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        module(32, 1, **option)
+
+
+def test_an_offset_rule_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ValueError, match="coarse_offsets is 'resize'; one of resized, flattened"):
+        DyHead(32, 1, coarse_offsets="resize")
+
+
+@pytest.mark.parametrize("module", [DyHead, StackedDyHead])
+@pytest.mark.parametrize("residual", [True, False])
+@pytest.mark.parametrize("backend", ["gather", "reference"])
+def test_the_pyramid_stays_in_the_autocast_type(module: type, residual: bool, backend: str) -> None:
+    dyhead = module(32, 1, residual=residual, deform_backend=backend)
+    levels = [x.bfloat16().requires_grad_() for x in pyramid((8, 6), (4, 3))]
+    with torch.autocast("cpu", torch.bfloat16):
+        out = dyhead(levels)
+    assert {x.dtype for x in out} == {torch.bfloat16}
+    sum(x.float().square().sum() for x in out).backward()
+    assert all(x.grad.isfinite().all() for x in levels)
+
+
+@pytest.mark.parametrize("module", [head, stacked])
+def test_the_examples_of_the_docstrings(module) -> None:
+    failed, tried = doctest.testmod(module)
+    assert tried > 4
+    assert failed == 0

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from dyhead_det.ops.gather import deform_conv as gather
+from dyhead_det.ops.gather import row_sums
 from dyhead_det.ops.gather.deform_conv import (
     features_of_maps,
     gather_conv,
@@ -132,6 +133,46 @@ def test_gradcheck_whatever_the_chunks(
         )
 
     torch.autograd.gradcheck(convolve, inputs, fast_mode=True)
+
+
+def test_gradients_are_the_same_where_the_device_is_not_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    features, sampling, weights, biases, grid, num_locations = features_of_two_maps()
+    inputs = [each.requires_grad_() for each in (features, sampling, *weights, *biases)]
+    monkeypatch.setattr(gather, "CPU_CHUNK_NUMBERS", 4 * 7)  # chunks that begin inside a map
+
+    def gradients() -> tuple[Tensor, ...]:
+        out = gather_conv(features, sampling, weights, biases, grid, num_locations)
+        return torch.autograd.grad(out.square().sum(), inputs)
+
+    expected = gradients()
+    monkeypatch.setattr(row_sums, "_is_size_free", lambda _: False)
+    torch.testing.assert_close(gradients(), expected)
+
+
+@pytest.mark.parametrize(
+    ("chunk", "num_locations", "rows_read"),
+    [
+        (slice(0, 4), (4,), slice(7, 19)),
+        (slice(3, 5), (1, 1), slice(7, 31)),
+        (slice(4, 8), (4,), slice(19, 31)),
+        (slice(2, 10), (2, 4, 2), slice(0, 31)),
+    ],
+)
+def test_a_chunk_of_a_grid_knows_the_maps_that_it_samples(
+    chunk: slice, num_locations: tuple[int, ...], rows_read: slice
+) -> None:
+    # Two images of 3 x 4 pixels from row 7 on, read with stride 2; then one of 1 x 5 from row 0 on.
+    here = concatenate_grids(
+        [
+            build_sampling_grid(2, (2, 2), source_start=7, source_hw=(3, 4), stride=2, device=CPU),
+            build_sampling_grid(1, (1, 5), source_start=0, source_hw=(1, 5), stride=1, device=CPU),
+        ]
+    )[chunk]
+    assert len(here) == sum(here.num_locations)
+    assert here.num_locations == num_locations
+    assert here.rows_read == rows_read
 
 
 def test_a_second_derivative_is_refused_and_not_wrong() -> None:

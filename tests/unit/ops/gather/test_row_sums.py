@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dyhead_det.ops.gather import row_sums
 from dyhead_det.ops.gather.row_sums import add_to_rows, grad_of_rows, sum_rows
 
 
@@ -62,3 +63,17 @@ def test_the_gradient_of_many_sums(num_sums: int) -> None:
     touched, gradient = grad_of_rows(index, weights, grad_sums, rows_read=slice(0, 50))
     assert torch.equal(touched, torch.arange(50, dtype=torch.int32))
     torch.testing.assert_close(gradient, dense(index, weights, 50).t() @ grad_sums)
+
+
+def test_a_device_that_is_not_asked_gives_every_row_of_the_range(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(row_sums, "_is_size_free", lambda _: False)
+    _, index, weights = operands()
+    index = index + 10  # rows 10..15, of which 13 is made absent, in the range 9..18
+    index[index == 13] = 12
+    grad_sums = torch.randn(40, 3).double()
+    touched, gradient = grad_of_rows(index, weights, grad_sums, rows_read=slice(9, 18))
+    assert touched.tolist() == list(range(9, 18))
+    torch.testing.assert_close(gradient, (dense(index, weights, 18).t() @ grad_sums)[9:])
+    assert not gradient[[0, 4, 7, 8]].any()  # 9, 13, 16 and 17 are read by none
