@@ -9,6 +9,7 @@ DyHeadDetError (1)
 |   |-- OutOfMemoryError (8)   the batch or the model does not fit into memory
 |   |-- WorkerDiedError        a process that reads images was killed or crashed
 |   `-- LostProcessError       another process of the same run has ended
+|-- OutputError (6)            results that cannot be written
 |-- ExportError (7)            a model that cannot be exported
 `-- StoppedError (128 + n)     stopped by signal n: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP
 """
@@ -75,6 +76,12 @@ class LostProcessError(TrainingError):
     """Another process of the same run has ended, or does not answer."""
 
 
+class OutputError(DyHeadDetError):
+    """Results cannot be written, as on a full disk."""
+
+    exit_code = 6
+
+
 class ExportError(DyHeadDetError):
     """A model cannot be exported."""
 
@@ -84,6 +91,6 @@ class ExportError(DyHeadDetError):
 class StoppedError(DyHeadDetError):
     """A run was stopped from outside, and saved first."""
 
-    def __init__(self, message: str, *, signal_number: int) -> None:
-        super().__init__(message)
+    def __init__(self, *messages: str, signal_number: int) -> None:
+        super().__init__(*messages)
         self.exit_code = 128 + signal_number

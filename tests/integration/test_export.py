@@ -20,7 +20,8 @@ from dyhead_det.export.export import export
 from dyhead_det.export.onnx_graph import OPSET, write_graph
 from dyhead_det.models.backbones.swin import AlwaysShiftedWindowAttention
 from dyhead_det.models.detectors import build_detector
-from dyhead_det.prediction.predictor import Detections, load
+from dyhead_det.prediction.detections import Detections
+from dyhead_det.prediction.predictor import load
 
 from conftest import SMALL_DETECTORS, make_config
 

@@ -11,7 +11,7 @@ import typer
 from dyhead_det import __version__
 from dyhead_det.cli import data, run, tools, weights
 from dyhead_det.cli.streams import flush_streams, prepare_streams, write_message
-from dyhead_det.errors import DyHeadDetError, OutOfMemoryError, TrainingError
+from dyhead_det.errors import DyHeadDetError, OutOfMemoryError, OutputError
 from dyhead_det.escaping import printable, printable_lines
 
 # Whatever is wrong with a command line; typer does not export the name.
@@ -87,7 +87,7 @@ def _end_by_system_error(error: OSError, *, is_debug: bool) -> NoReturn:
     """End with a line about a file; an error about none keeps its traceback."""
     if error.errno in _DISK_ERRORS:
         message = f"{error.filename or 'a file'}: cannot be written ({error.strerror}); make room"
-        _end(error, TrainingError.exit_code, (message,), is_debug=is_debug)
+        _end(error, OutputError.exit_code, (message,), is_debug=is_debug)
     if error.filename is None:
         raise error
     _end(error, 1, (f"{error.filename}: {error.strerror}",), is_debug=is_debug)

@@ -1,5 +1,6 @@
 """`train`, `eval` and `predict`."""
 
+import math
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -7,14 +8,17 @@ import typer
 
 from dyhead_det.cli.quick_imports import quick_imports
 from dyhead_det.cli.streams import echo
+from dyhead_det.prediction.arguments import MAX_EDGE, MIN_SCORE
 
 Device = Annotated[
     str, typer.Option(help="auto (CUDA where there is one), cpu, cuda, cuda:1 or mps.")
 ]
 ShortEdge = Annotated[
-    int | None, typer.Option(min=1, help="Resize to this shorter edge in pixels.")
+    int | None, typer.Option(min=1, max=MAX_EDGE, help="Resize to this shorter edge in pixels.")
 ]
-LongEdge = Annotated[int | None, typer.Option(min=1, help="Bound of the longer edge in pixels.")]
+LongEdge = Annotated[
+    int | None, typer.Option(min=1, max=MAX_EDGE, help="Bound of the longer edge in pixels.")
+]
 CheckpointFile = Annotated[
     Path, typer.Argument(exists=True, dir_okay=False, help="best.pt or last.pt of a run.")
 ]
@@ -156,13 +160,26 @@ def _score_results(
         echo(f"\nwritten: {out}/metrics.json")
 
 
+def _no_nan(value: float) -> float:
+    """Refuse what is neither below nor above a bound."""
+    if math.isnan(value):
+        msg = "NaN is no number."
+        raise typer.BadParameter(msg)
+    return value
+
+
 def predict(
     checkpoint: CheckpointFile,
     sources: Annotated[list[str], typer.Argument(help="Images, folders and patterns.")],
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("predictions"),
-    min_score: Annotated[float, typer.Option(min=0, max=1, help="Leave out weaker boxes.")] = 0.3,
+    min_score: Annotated[
+        float, typer.Option(min=0, max=1, callback=_no_nan, help="Leave out weaker boxes.")
+    ] = MIN_SCORE,
     classes: Annotated[
-        list[str] | None, typer.Option("--classes", help="Keep this class only; repeat as needed.")
+        list[str] | None,
+        typer.Option(
+            "--classes", help="Keep these classes only, separated by commas; repeat as needed."
+        ),
     ] = None,
     max_detections: Annotated[
         int | None, typer.Option(min=1, help="Keep so many boxes per image, best first.")
@@ -186,7 +203,7 @@ def predict(
             sources,
             out,
             min_score=min_score,
-            classes=[name for names in classes or [] for name in names.split(",")],
+            classes=predictor.split_classes(classes or []),
             max_detections=max_detections,
             batch_size=batch_size,
             draw=draw,

@@ -5,6 +5,7 @@ Processes that train together agree before every batch, so that they stop at the
 
 import os
 import signal
+import threading
 import traceback
 from collections.abc import Iterator, Sized
 from contextlib import AbstractContextManager
@@ -44,15 +45,19 @@ class StopSignals(AbstractContextManager["StopSignals"]):
 
     The death of a worker process is noted too: PyTorch would raise an error wherever the program
     is, in the middle of a step.
+
+    Outside the main thread, where Python lets nobody handle signals, nothing is noted.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
         self._previous: dict[int, Any] = {}
         self._has_lost_child = False
+        self._handles_signals = threading.current_thread() is threading.main_thread()
 
     def __enter__(self) -> "StopSignals":
-        self._previous = {number: signal.signal(number, self._note) for number in _SIGNALS}
+        if self._handles_signals:
+            self._previous = {number: signal.signal(number, self._note) for number in _SIGNALS}
         return self
 
     def __exit__(
@@ -83,7 +88,7 @@ class StopSignals(AbstractContextManager["StopSignals"]):
     def take_over_deaths(self) -> None:
         """Take the place of PyTorch's handler, which is there once worker processes are."""
         handler = signal.getsignal(_SIGCHLD) if _SIGCHLD else None
-        if callable(handler) and handler != self._note_death:
+        if self._handles_signals and callable(handler) and handler != self._note_death:
             self._previous[_SIGCHLD] = handler
             signal.signal(_SIGCHLD, self._note_death)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dyhead_det.errors import ExportError
 from dyhead_det.export.onnx_graph import INPUT
-from dyhead_det.prediction.predictor import Detections
+from dyhead_det.prediction.detections import Detections
 
 BOX_TOLERANCE = 0.1
 """Pixels of the image that was given."""

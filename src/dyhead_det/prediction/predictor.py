@@ -1,14 +1,12 @@
 """Find objects with a trained detector: in what Python holds, and in folders of images."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import itertools
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar, overload
+from typing import TypeVar, overload
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from torch import nn
 
 from dyhead_det.checkpoints.checkpoint import Checkpoint, load_checkpoint
@@ -16,56 +14,24 @@ from dyhead_det.config.schema import InputConfig, RuntimeConfig, did_you_mean
 from dyhead_det.contracts import CategoryMap, Prediction
 from dyhead_det.distributed.device import choose_device, images_to_device
 from dyhead_det.errors import CheckpointError, ConfigError
+from dyhead_det.escaping import listed, printable
 from dyhead_det.models.detectors import Detector, build_detector
 from dyhead_det.models.runtime import prepare_detector
+from dyhead_det.prediction.arguments import (
+    MAX_EDGE,
+    MIN_SCORE,
+    require_count,
+    require_edges,
+    require_score,
+)
+from dyhead_det.prediction.detections import Detections
 from dyhead_det.prediction.images import ImageLike, as_image
-from dyhead_det.visualize.draw import draw_detections
 
 AnyImage = TypeVar("AnyImage", bound=ImageLike)
 
 
-class Detection(NamedTuple):
-    """One object: `box` is xyxy in pixels of the image that was given."""
-
-    name: str
-    score: float
-    box: tuple[float, float, float, float]
-    label: int
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Detections:
-    """What was found in one image, best first; iterate over it for one object at a time.
-
-    boxes: (N, 4) float32 xyxy in pixels of the image that was given; scores: (N,) float32 in
-    [0, 1]; labels: (N,) int64 in 0..K-1; names: N class names.
-    """
-
-    boxes: NDArray[np.float32]
-    scores: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    names: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __iter__(self) -> Iterator[Detection]:
-        for name, score, box, label in zip(
-            self.names, self.scores.tolist(), self.boxes.tolist(), self.labels.tolist(), strict=True
-        ):
-            yield Detection(name, score, tuple(box), label)
-
-    def draw(self, image: ImageLike) -> Image.Image:
-        """Return a picture of the image with these boxes; small images come back enlarged."""
-        pixels = as_image(image)
-        if pixels.dtype != torch.uint8:
-            pixels = (pixels * 255).round().to(torch.uint8)
-        names = dict(zip(self.labels.tolist(), self.names, strict=True))
-        return draw_detections(pixels, self.boxes, self.labels, self.scores, names)
-
-
 def load(
-    path: str | Path,
+    path: str | os.PathLike[str],
     *,
     device: str = "auto",
     short_edge: int | None = None,
@@ -82,8 +48,10 @@ def load(
 
     Raises:
         CheckpointError: where the file is missing, damaged or of another kind.
-        ConfigError: where the device is not there.
+        ConfigError: where the device is not there, or the shorter edge is the longer.
+        ValueError: where an edge is no number of pixels.
     """
+    require_edges(short_edge, long_edge)  # before a large file is read
     return Predictor.from_checkpoint(
         load_checkpoint(Path(path)),
         device=choose_device(device),
@@ -111,6 +79,15 @@ class Predictor:
         self.categories = categories
         self.device = device
         self.runtime = runtime or RuntimeConfig()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of their labels."""
+        return self.categories.names
+
+    def __repr__(self) -> str:
+        """Name detector, device and classes."""
+        return f"<Predictor of {len(self.names)} classes on {self.device}: {listed(self.names)}>"
 
     @classmethod
     def from_checkpoint(
@@ -154,7 +131,7 @@ class Predictor:
         self,
         images: ImageLike | list[AnyImage] | tuple[AnyImage, ...],
         *,
-        min_score: float = 0.0,
+        min_score: float = MIN_SCORE,
         classes: Sequence[str] = (),
         max_detections: int | None = None,
         batch_size: int = 1,
@@ -162,56 +139,76 @@ class Predictor:
         """Find objects in an image, or in each image of a list.
 
         Args:
-            images: paths, PIL images, numpy arrays (H, W), (H, W, 1|3|4), tensors (H, W),
-                (1|3, H, W); values are uint8, or floats in [0, 1]; color is RGB.
+            images: paths, PIL images, numpy arrays (H, W) or (H, W, 1|2|3|4), tensors (H, W) or
+                (1|2|3|4, H, W), or a list of them. Values are bool, uint8, uint16, or floats in
+                [0, 1]; color is RGB. The same picture gives the same boxes in all these forms.
             min_score: leave out what scores less; the detector has a lower bound of its own.
             classes: keep these classes only; empty means all.
             max_detections: keep so many per image, best first.
             batch_size: images that go through the detector together; padding to a common size
                 makes results differ slightly from those of single images.
 
+        Returns:
+            What was found in the image; for a list, a list.
+
         Raises:
             ConfigError: where a class is unknown.
             DatasetError: where a file cannot be read.
-            ValueError: where an array is no image.
+            TypeError: where something is no image.
+            ValueError: where an array is no image, or another argument is out of range.
         """
+        require_score("min_score", min_score)
+        require_count("batch_size", batch_size)
+        if max_detections is not None:
+            require_count("max_detections", max_detections)
         labels = self.labels_of(classes)
-        if not isinstance(images, list | tuple):
-            return self.predict(
-                [images], min_score=min_score, classes=classes, max_detections=max_detections
-            )[0]
-        found: list[Detections] = []
-        for start in range(0, len(images), batch_size):
-            batch = [as_image(image) for image in images[start : start + batch_size]]
+        remaining = iter(images if isinstance(images, list | tuple) else [images])
+        detections: list[Detections] = []
+        while batch := [as_image(image) for image in itertools.islice(remaining, batch_size)]:
             with torch.no_grad():
                 predictions = self.detector(images_to_device(batch, self.device))
             for prediction in predictions:
                 selected = _select(prediction, min_score, labels, max_detections)
-                found.append(self._with_names(selected))
-        return found
+                detections.append(Detections.from_prediction(selected, self.categories))
+        return detections if isinstance(images, list | tuple) else detections[0]
 
     def labels_of(self, classes: Sequence[str]) -> list[int]:
-        """Return the labels of class names.
+        """Return the labels of class names; a single name may stand for a list of one.
 
         Raises:
             ConfigError: where a name is unknown.
         """
-        for name in classes:
+        names = [classes] if isinstance(classes, str) else classes
+        for name in names:
             if name not in self.categories.label_of_name:
                 raise ConfigError(
                     f"unknown class {name!r}: {did_you_mean(name, self.categories.names)}"
-                    f"the detector knows {', '.join(self.categories.names)}"
+                    f"the detector knows {listed(self.names, max_named=100)}"
                 )
-        return [self.categories.label_of_name[name] for name in classes]
+        return [self.categories.label_of_name[name] for name in names]
 
-    def _with_names(self, prediction: Prediction) -> Detections:
-        labels = prediction["labels"].cpu().numpy()
-        return Detections(
-            boxes=prediction["boxes"].cpu().numpy(),
-            scores=prediction["scores"].cpu().numpy(),
-            labels=labels,
-            names=tuple(self.categories[label].name for label in labels.tolist()),
-        )
+    def split_classes(self, values: Iterable[str]) -> list[str]:
+        """Take apart what was typed for classes: names separated by commas, which names may hold.
+
+        The longest known name counts: ``"sign, stop,cat"`` is "sign, stop" and "cat" where there
+        is such a class, else "sign", "stop" and "cat".
+        """
+        names: list[str] = []
+        for value in values:
+            parts = value.split(",")
+            while parts:
+                lengths = range(len(parts), 0, -1)
+                spellings = {n: ",".join(parts[:n]) for n in lengths}
+                known = (n for n in lengths if self._known(spellings[n]) is not None)
+                length = next(known, 1)
+                names.append(self._known(spellings[length]) or spellings[length].strip())
+                del parts[:length]
+        return names
+
+    def _known(self, spelling: str) -> str | None:
+        """Return the class that is called so, with or without space around it."""
+        names = (spelling, spelling.strip())
+        return next((name for name in names if name in self.categories.label_of_name), None)
 
 
 def rebuild_detector(
@@ -227,7 +224,8 @@ def rebuild_detector(
         detector.load_state_dict(checkpoint.model)
     except RuntimeError as error:
         raise CheckpointError(
-            f"the weights do not fit the model that the checkpoint describes: {error}"
+            "the weights do not fit the model that the checkpoint describes: "
+            + printable(" ".join(str(error).split()), max_length=500)
         ) from error
     short, long = _test_size(checkpoint.config.model.input, short_edge, long_edge)
     detector.set_test_size(short_edge=short, long_edge=long)
@@ -256,12 +254,14 @@ def _test_size(
 
     Raises:
         ConfigError: where the shorter edge is the longer.
+        ValueError: where an edge is no number of pixels.
     """
+    require_edges(short_edge, long_edge)
     if short_edge is None and long_edge is None:
         return training.short_edge, training.long_edge
     proportion = training.long_edge / training.short_edge
-    short_edge = short_edge or round((long_edge or 0) / proportion)
-    long_edge = long_edge or round(short_edge * proportion)
+    short_edge = short_edge or max(1, round((long_edge or 1) / proportion))
+    long_edge = long_edge or min(MAX_EDGE, round(short_edge * proportion))
     if short_edge > long_edge:
         raise ConfigError(f"short edge {short_edge} is longer than long edge {long_edge}")
     return short_edge, long_edge

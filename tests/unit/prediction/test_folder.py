@@ -2,6 +2,7 @@
 
 import json
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -9,7 +10,9 @@ from PIL import Image
 from torch import nn
 
 from dyhead_det.contracts import Category, CategoryMap
-from dyhead_det.errors import ConfigError, DatasetError, StoppedError
+from dyhead_det.data.images import read_image
+from dyhead_det.errors import ConfigError, DatasetError, OutputError, StoppedError
+from dyhead_det.prediction import folder
 from dyhead_det.prediction.folder import predict_to_folder
 from dyhead_det.prediction.predictor import Predictor
 
@@ -21,6 +24,15 @@ OPTIONS = {
     "batch_size": 2,
     "draw": True,
 }
+
+
+class FailsInThin(nn.Module):
+    """Finds the frame, but fails in every batch with an image thinner than 20 pixels."""
+
+    def forward(self, images):
+        if any(min(image.shape[1:]) < 20 for image in images):
+            raise ZeroDivisionError("of\nits height")
+        return FindsTheFrame()(images)
 
 
 class FindsTheFrame(nn.Module):
@@ -131,10 +143,94 @@ def test_a_broken_image_is_told_at_the_end_and_nothing_else_is_lost(
 def test_of_many_broken_images_the_first_are_named(predictor, tmp_path):
     for i in range(13):
         (tmp_path / f"{i:02}.jpg").write_bytes(b"no image")
-    with pytest.raises(DatasetError, match=r"13 of 13 .*09\.jpg and 3 more;") as error:
+    with pytest.raises(DatasetError, match=r"13 of 13 .*09\.jpg and 3 more$") as error:
         predict_to_folder(predictor, [tmp_path], tmp_path / "out", **OPTIONS)
     assert "10.jpg" not in str(error.value)
     assert json.loads((tmp_path / "out" / "detections.json").read_text()) == []
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_an_image_in_which_the_detector_fails_costs_no_other(photos, tmp_path, caplog, batch_size):
+    predictor = Predictor(FailsInThin(), CATEGORIES, device=torch.device("cpu"))
+    Image.new("RGB", (400, 3)).save(photos / "b.png")
+    break_image(photos / "a.jpg")
+    out = tmp_path / "out"
+    with pytest.raises(DatasetError) as caught:
+        predict_to_folder(predictor, [photos], out, **{**OPTIONS, "batch_size": batch_size})
+    assert caught.value.args == (
+        f"1 of 4 images could not be read: {photos}/a.jpg",
+        f"1 of 4 images could not pass through the detector: {photos}/b.png; what was found in the "
+        f"others is in {out}",
+    )
+    assert "b.png (ZeroDivisionError: of\\nits height)" in caplog.text
+    results = json.loads((out / "detections.json").read_text())
+    assert [r["image_id"] for r in results] == [3, 3, 4, 4]
+
+
+def test_a_decoder_s_own_error_costs_no_other_image(predictor, photos, tmp_path, monkeypatch):
+    def read(path):
+        if path.name == "a.jpg":
+            raise MemoryError
+        return read_image(path)
+
+    monkeypatch.setattr(folder, "read_image", read)
+    with pytest.raises(DatasetError, match=r"1 of 3 images could not be read: .*a\.jpg"):
+        predict_to_folder(predictor, [photos], tmp_path / "out", **OPTIONS)
+    assert len(json.loads((tmp_path / "out" / "detections.json").read_text())) == 4
+
+
+def test_a_folder_that_takes_nothing_is_refused_before_an_image_is_read(
+    predictor, photos, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(folder, "read_image", None)
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"file/out: cannot be written \(Not a directory\)"):
+        predict_to_folder(predictor, [photos], tmp_path / "file" / "out", **OPTIONS)
+    (tmp_path / "out" / "detections.json").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"detections\.json: cannot be written \(Is a directory"):
+        predict_to_folder(predictor, [photos], tmp_path / "out", **OPTIONS)
+
+
+def test_pictures_that_cannot_be_written_cost_nothing_else(predictor, photos, tmp_path):
+    out = tmp_path / "out"
+    (out / "pictures" / "a.jpg").mkdir(parents=True)
+    with pytest.raises(
+        OutputError, match=r"1 of 3 pictures could not be written: .*a\.jpg"
+    ) as error:
+        predict_to_folder(predictor, [photos], out, **OPTIONS)
+    assert error.value.exit_code == 6
+    assert len(json.loads((out / "detections.json").read_text())) == 6
+    assert sorted(path.name for path in (out / "pictures").rglob("*.png")) == ["b.png", "c.png"]
+
+
+def test_results_that_cannot_be_written_are_told_by_number(
+    predictor, photos, tmp_path, monkeypatch
+):
+    def write(path, records, *, indent):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(folder, "write_json", write)
+    with pytest.raises(OutputError, match=r"\(No space left.*\): 6 objects in 3 images are lost"):
+        predict_to_folder(predictor, [photos], tmp_path / "out", **OPTIONS)
+
+
+def test_prediction_works_outside_the_main_thread(predictor, photos, tmp_path):
+    with ThreadPoolExecutor(1) as pool:
+        summary = pool.submit(
+            predict_to_folder, predictor, [photos], tmp_path / "out", **OPTIONS
+        ).result()
+    assert summary.num_images == 3
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"batch_size": 0}, {"batch_size": -1}, {"min_score": float("nan")}, {"max_detections": -1}],
+)
+def test_an_argument_out_of_range_is_named_before_any_image_is_looked_for(
+    predictor, tmp_path, wrong
+):
+    with pytest.raises(ValueError, match=f"^{next(iter(wrong))} is "):
+        predict_to_folder(predictor, ["nowhere"], tmp_path / "out", **{**OPTIONS, **wrong})
 
 
 def test_an_unknown_class_is_told_before_any_image_is_looked_for(predictor, tmp_path):

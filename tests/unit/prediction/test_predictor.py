@@ -1,15 +1,21 @@
 """A trained detector on what Python holds."""
 
+import re
+from inspect import signature
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
 from torch import nn
 
+from dyhead_det.cli import run
 from dyhead_det.config.schema import InputConfig
 from dyhead_det.contracts import Category, CategoryMap
 from dyhead_det.errors import ConfigError, DatasetError
-from dyhead_det.prediction.predictor import Predictor, _test_size
+from dyhead_det.prediction.arguments import MAX_EDGE
+from dyhead_det.prediction.predictor import Predictor, _test_size, load
 
 CATEGORIES = CategoryMap((Category("cat", 7), Category("dog", 3), Category("horse", 90)))
 CPU = torch.device("cpu")
@@ -129,12 +135,85 @@ def test_detections_draw_themselves_on_the_image(predictor):
 
 
 @pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        *(("batch_size", value) for value in (0, -1, 1.5, "2", None, True)),
+        *(("max_detections", value) for value in (0, -1, 2.0)),
+        *(("min_score", value) for value in (-0.1, 1.1, float("nan"), float("inf"), "high", None)),
+    ],
+)
+def test_an_argument_out_of_range_is_named(predictor, photo, argument, value):
+    with pytest.raises(ValueError, match=rf"^{argument} is a .*, not {re.escape(repr(value))}$"):
+        predictor.predict(photo, **{argument: value})
+    with pytest.raises(ValueError, match=argument):
+        predictor.predict([], **{argument: value})
+    assert predictor.detector.batch_sizes == []
+
+
+@pytest.mark.parametrize("argument", ["short_edge", "long_edge"])
+@pytest.mark.parametrize("value", [0, -1, 0.5, True, 10**6])
+def test_an_edge_out_of_range_is_named_before_the_file_is_read(tmp_path, argument, value):
+    with pytest.raises(ValueError, match=rf"^{argument} is a whole number from 1 to 16384"):
+        load(tmp_path / "nowhere.pt", **{argument: value})
+
+
+def test_the_bound_of_edges_is_that_of_the_configuration():
+    with pytest.raises(ValidationError):
+        InputConfig(short_edge=1, long_edge=MAX_EDGE + 1)
+    assert InputConfig(short_edge=1, long_edge=MAX_EDGE).long_edge == MAX_EDGE
+
+
+def test_python_and_the_command_line_have_one_default_of_min_score(predictor, photo):
+    command = signature(run.predict).parameters
+    python = signature(Predictor.predict).parameters
+    assert command["min_score"].default == python["min_score"].default == 0.3
+    # 0.3 in single precision is above 0.3 in double.
+    assert len(predictor.predict(photo)) == 3
+
+
+def test_numpy_s_integers_are_whole_numbers(predictor, photo):
+    assert len(predictor.predict(photo, max_detections=np.int64(2))) == 2
+
+
+def test_a_single_class_needs_no_list(predictor, photo):
+    assert predictor.predict(photo, classes="dog").names == ("dog",)
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        (["cat,dog"], ["cat", "dog"]),
+        (["cat", "dog"], ["cat", "dog"]),
+        (["cat, dog"], ["cat", "dog"]),
+        (["sign, stop"], ["sign, stop"]),
+        (["cat,sign, stop,dog"], ["cat", "sign, stop", "dog"]),
+        ([" sign, stop "], ["sign, stop"]),
+        (["sign, cat"], ["sign", "cat"]),
+        (["stop"], ["stop"]),  # unknown: that is for `predict` to say
+        (["a,,b"], ["a", "", "b"]),
+        ([], []),
+    ],
+)
+def test_typed_classes_are_the_longest_names_there_are(typed, expected):
+    names = ("cat", "dog", "sign, stop", "sign")
+    categories = CategoryMap(tuple(Category(name, i) for i, name in enumerate(names)))
+    assert Predictor(FindsThree(), categories, device=CPU).split_classes(typed) == expected
+
+
+def test_a_predictor_says_what_it_knows(predictor):
+    assert predictor.names == ("cat", "dog", "horse")
+    assert repr(predictor) == "<Predictor of 3 classes on cpu: cat, dog, horse>"
+
+
+@pytest.mark.parametrize(
     ("asked", "expected"),
     [
         ((None, None), (800, 1333)),
         ((400, None), (400, 666)),  # 400 * 1333 / 800 = 666.5, rounded to even
         ((None, 2666), (1600, 2666)),
         ((640, 640), (640, 640)),
+        ((None, 1), (1, 1)),
+        ((16384, None), (16384, 16384)),
     ],
 )
 def test_a_lone_edge_keeps_the_proportion_of_training(asked, expected):
