@@ -118,6 +118,8 @@ def require_writable(folder: Path, *names: str, option: str = "--out") -> None:
         OSError: If the disk is full.
     """
     try:
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
         folder.mkdir(parents=True, exist_ok=True)
         for name in names:
             if (folder / name).is_dir():

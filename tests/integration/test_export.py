@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from dyhead_det.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from dyhead_det.cli.app import app
 from dyhead_det.contracts import Category, CategoryMap
-from dyhead_det.errors import ExportError
+from dyhead_det.errors import ConfigError, ExportError
 from dyhead_det.export import export as export_module
 from dyhead_det.export.check import compare, run_file
 from dyhead_det.export.export import export
@@ -78,7 +78,7 @@ def assert_same_on_all_sizes(checkpoint, path):
     for size_hw in SIZES_HW:
         image = noise(size_hw)
         outputs = session.run(None, {"image": (image / 255).numpy()})
-        agreement = compare(predictor.predict(image), *outputs)
+        agreement = compare(predictor.predict(image, min_score=0), *outputs)
         assert agreement.num_found > 3
         assert agreement.num_unpaired == 0
         assert agreement.box_difference < 0.01
@@ -195,7 +195,8 @@ def test_the_command_writes_a_file_of_8_bit_pixels_that_says_what_is_in_it(
     assert "uint8 in 0..255" in metadata.description
     predictor = load(plain_checkpoint, device="cpu", short_edge=48)
     image = noise((80, 50))
-    agreement = compare(predictor.predict(image), *session.run(None, {"image": image.numpy()}))
+    expected = predictor.predict(image, min_score=0)
+    agreement = compare(expected, *session.run(None, {"image": image.numpy()}))
     assert agreement.num_found > 3
     assert agreement.num_unpaired == 0
 
@@ -209,8 +210,28 @@ def test_a_file_that_finds_something_else_is_not_kept(plain_checkpoint, tmp_path
     out.write_text("an older one")
     monkeypatch.setattr(export_module, "run_file", found_elsewhere)
     with pytest.raises(ExportError, match=r"model.onnx was not written: .* without counterpart"):
-        export_small(plain_checkpoint, out)
+        export_small(plain_checkpoint, out, overwrite=True)
     assert [path.read_text() for path in out.parent.iterdir()] == ["an older one"]
+
+
+def test_nothing_but_an_onnx_file_is_written_and_none_is_replaced_unasked(tmp_path):
+    nowhere = tmp_path / "nowhere.pt"  # refused before it is looked for
+    with pytest.raises(ConfigError, match=r"x\.engine: what is written is an ONNX file"):
+        export_small(nowhere, tmp_path / "x.engine", overwrite=True)
+    (tmp_path / "x.onnx").write_text("an older one")
+    with pytest.raises(ConfigError, match=r"x\.onnx is there already; .*--overwrite"):
+        export_small(nowhere, tmp_path / "x.onnx")
+    with pytest.raises(ConfigError, match=r"x\.onnx: cannot be written \(Not a directory\)"):
+        export_small(nowhere, tmp_path / "x.onnx" / "x.onnx")
+    with pytest.raises(ValueError, match="short_edge is a whole number"):
+        export_small(nowhere, tmp_path / "y.onnx", short_edge=0)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["an older one"]
+
+
+def test_a_broken_validation_image_is_not_looked_at(tiny_dataset, plain_checkpoint, tmp_path):
+    (tiny_dataset / "images" / "0.png").write_bytes(b"broken")
+    summary = export_small(plain_checkpoint, tmp_path / "model.onnx")
+    assert summary.image.endswith("1.png")
 
 
 def test_what_cannot_be_exported_is_named_without_a_word_more(tmp_path, capfd):

@@ -48,6 +48,7 @@ def export(
     ] = False,
     short_edge: ShortEdge = None,
     long_edge: LongEdge = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
 ) -> None:
     """Write a checkpoint as an ONNX file that finds the same."""
     with quick_imports():
@@ -60,5 +61,6 @@ def export(
         takes_uint8=uint8,
         short_edge=short_edge,
         long_edge=long_edge,
+        overwrite=overwrite,
     )
     echo(summary)

@@ -15,11 +15,12 @@ from dyhead_det.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from dyhead_det.config.schema import RunConfig, to_plain
 from dyhead_det.data.build_datasets import load_validation_data
 from dyhead_det.distributed.device import images_to_device
-from dyhead_det.errors import DatasetError, ExportError
+from dyhead_det.errors import ConfigError, DatasetError, ExportError
 from dyhead_det.export.check import Agreement, compare, run_file
 from dyhead_det.export.onnx_graph import add_metadata, write_graph
-from dyhead_det.files import written_whole
+from dyhead_det.files import require_new, require_writable, written_whole
 from dyhead_det.models.detectors import Detector
+from dyhead_det.prediction.arguments import require_edges
 from dyhead_det.prediction.images import as_image
 from dyhead_det.prediction.predictor import Predictor, rebuild_detector
 
@@ -65,32 +66,42 @@ def export(
     takes_uint8: bool,
     short_edge: int | None,
     long_edge: int | None,
+    overwrite: bool = False,
 ) -> ExportSummary:
     """Write a checkpoint as an ONNX file.
 
     Args:
         checkpoint: `best.pt` or `last.pt` of a run, or imported weights.
-        out: the ONNX file.
+        out: the ONNX file; its name ends with `.onnx`.
         check_image: what file and checkpoint are compared on; None for one of the run's validation
             images, or noise where they are not at hand.
         takes_uint8: the file takes pixels in 0..255, not floats in [0, 1].
-        short_edge: the file resizes images to this shorter edge; see `engine.predict.load`.
+        short_edge: the file resizes images to this shorter edge; see `predictor.load`.
         long_edge: bound of the longer edge.
+        overwrite: replace a file that is there.
 
     Raises:
         CheckpointError: if the checkpoint cannot be used.
+        ConfigError: if `out` is there already, has another suffix or cannot be written.
         DatasetError: if `check_image` cannot be read.
         ExportError: if the detector cannot be exported, or the file finds something else. Nothing
             is written then.
     """
     require_packages()
+    require_edges(short_edge, long_edge)
+    if out.suffix.lower() != ".onnx":
+        raise ConfigError(
+            f"{out}: what is written is an ONNX file; give it a name that ends with .onnx (other "
+            "programs, TensorRT too, make their own files from it)"
+        )
+    require_new(out, overwrite=overwrite)
+    require_writable(out.parent, option="OUT")
     content = load_checkpoint(checkpoint)
     detector = rebuild_detector(content, short_edge=short_edge, long_edge=long_edge)
     predictor = Predictor(detector, content.categories, device=torch.device("cpu"))
     image, name = _choose_image(check_image, content.config, predictor)
     metadata = _metadata(content, detector, takes_uint8=takes_uint8)
     pixels = "uint8 in 0..255" if takes_uint8 else "float32 in [0, 1]"
-    out.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(out) as unfinished:
         write_graph(detector, unfinished, _as_input(image, takes_uint8=takes_uint8))
         add_metadata(unfinished, metadata, description=DESCRIPTION.format(pixels=pixels))
@@ -123,7 +134,7 @@ def _choose_image(
     if check_image is not None:
         candidates = [(as_image(check_image), str(check_image))]
     for image, name in candidates:
-        if len(predictor.predict(image)):
+        if predictor.predict(image, min_score=0):
             return image, name
     logger.warning(
         "the checkpoint finds nothing in %s: the check can only tell that the ONNX file finds "
@@ -142,7 +153,10 @@ def _default_images(config: RunConfig) -> Iterator[tuple[Tensor, str]]:
     if dataset is not None:
         for index in range(min(NUM_TRIED_IMAGES, len(dataset))):
             path = dataset.path(index)
-            yield as_image(path), str(path)
+            try:
+                yield as_image(path), str(path)
+            except DatasetError as error:
+                logger.warning("not looked at: %s", error)
     size = (3, config.model.input.short_edge, config.model.input.long_edge)
     generator = torch.Generator().manual_seed(0)
     yield torch.randint(256, size, generator=generator, dtype=torch.uint8), "noise"
@@ -162,7 +176,7 @@ def _check(path: Path, predictor: Predictor, image: Tensor, *, takes_uint8: bool
     images = (image, turned)
     found = run_file(path, [_as_input(each, takes_uint8=takes_uint8) for each in images])
     first, second = (
-        compare(predictor.predict(each), *outputs)
+        compare(predictor.predict(each, min_score=0), *outputs)
         for each, outputs in zip(images, found, strict=True)
     )
     return first + second

@@ -182,7 +182,11 @@ def _deform_conv_known() -> Iterator[None]:
 @contextmanager
 def _standard_output_closed() -> Iterator[None]:
     """Keep the exporter quiet: where it fails it prints the whole graph, below Python."""
-    kept = os.dup(1)
+    try:
+        kept = os.dup(1)
+    except OSError:  # it is closed already
+        yield
+        return
     try:
         with Path(os.devnull).open("wb") as nowhere:
             os.dup2(nowhere.fileno(), 1)
