@@ -65,6 +65,19 @@ def test_a_run_leaves_numbers_pictures_and_a_report(tiny_dataset, tmp_path):
     assert not (out / "tensorboard").exists()
 
 
+def test_parts_of_the_detector_are_logged_on_request_and_dyhead_is_measured(tiny_dataset, tmp_path):
+    out = tmp_path / "exp"
+    run(make_config(tiny_dataset, train={"log_parts": True, "steps": 2}), out)
+    losses, evaluated = read_rows(out / "metrics.jsonl")
+    for part in ("backbone", "fpn", "dyhead", "residual_scale", "heads"):
+        assert losses[f"grad_norm/{part}"] > 0
+        assert losses[f"update_ratio/{part}"] > 0
+    assert losses["clipped"] == 0  # nothing limits the norm
+    assert evaluated["dyhead/block0/level0/mean_offset"] >= 0
+    assert evaluated["dyhead/residual_scale/mean"] == pytest.approx(0.01, abs=1e-3)
+    assert "(parts.png)" in (out / "report.md").read_text(encoding="utf-8")
+
+
 def test_a_run_without_validation_data_has_a_report(tiny_dataset, tmp_path):
     run(make_config(tiny_dataset, data={"val": None}), tmp_path / "run")
     report = (tmp_path / "run" / "report.md").read_text(encoding="utf-8")

@@ -145,6 +145,11 @@ class TrainConfig(Section):
     log_every_steps: Steps = setting(
         20, "How often losses are written to metrics.jsonl.", unit="steps"
     )
+    log_parts: bool = setting(
+        False,
+        "Also log gradient norm, relative step and clipping of backbone, FPN, DyHead, its offsets, "
+        "its scale and the heads, and draw them; takes a copy of the weights.",
+    )
     tensorboard: bool = setting(
         False, "Also write what metrics.jsonl holds for TensorBoard, an extra."
     )

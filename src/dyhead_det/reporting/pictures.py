@@ -103,7 +103,7 @@ def draw_validation(dataset: CocoDataset, detections: Iterable[CocoResult]) -> I
             truth=dataset.target(index),
             prediction=_as_prediction(found.get(int(dataset.image_ids[index]), []), dataset),
         )
-        for index, image in _readable(dataset, _spread(dataset))
+        for index, image in readable_images(dataset, _spread(dataset))
     ]
     if not comparisons:
         return None
@@ -125,13 +125,13 @@ def _spread(dataset: CocoDataset) -> list[int]:
     return chosen
 
 
-def _readable(dataset: CocoDataset, indices: Iterable[int]) -> Iterator[tuple[int, Tensor]]:
+def readable_images(dataset: CocoDataset, indices: Iterable[int]) -> Iterator[tuple[int, Tensor]]:
     """Read images, without those that cannot be read."""
     for index in indices:
         try:
             yield index, read_image(dataset.path(index), annotated_size=dataset.size_wh(index))
         except DatasetError as error:
-            logger.warning("left out of the picture: %s", error)
+            logger.warning("left out: %s", error)
 
 
 def _as_prediction(detections: list[CocoResult], dataset: CocoDataset) -> Prediction:

@@ -18,6 +18,7 @@ from dyhead_det.tables import markdown_table
 
 _PICTURES = {
     "curves.png": "Curves",
+    "parts.png": "Gradients, steps and clipping of the detector's parts",
     "first_batch.png": "The first batch of training, as the detector got it",
     "validation.png": "Annotated and detected objects of the best evaluation",
 }

@@ -14,11 +14,13 @@ from PIL import Image
 from dyhead_det.config.file import to_yaml
 from dyhead_det.contracts import Target
 from dyhead_det.data.statistics import DataStatistics, count
+from dyhead_det.distributed.device import images_to_device
 from dyhead_det.distributed.rank_zero import main_only
 from dyhead_det.distributed.world import is_main
 from dyhead_det.evaluation.coco_scores import EvalResult
 from dyhead_det.evaluation.ground_truth import CocoResult
 from dyhead_det.files import written_whole
+from dyhead_det.reporting.dyhead_statistics import dyhead_metrics
 from dyhead_det.reporting.environment import describe_environment, num_cores
 from dyhead_det.reporting.loading_advice import loading_advice
 from dyhead_det.reporting.metrics_csv import write_csv
@@ -28,17 +30,19 @@ from dyhead_det.reporting.pictures import (
     call_with_next_batch,
     draw_batch,
     draw_validation,
+    readable_images,
 )
 from dyhead_det.reporting.progress import TrainProgress, memory_gib
 from dyhead_det.reporting.report import RunFacts, Timing, report_text
 from dyhead_det.reporting.stopwatch import LOADING, REPORTING, STEPS
 from dyhead_det.reporting.tensorboard import TensorBoardLog, require_tensorboard
 from dyhead_det.training.run import Run
+from dyhead_det.visualize.part_curves import plot_part_curves
 from dyhead_det.visualize.plots import plot_curves
 
 logger = logging.getLogger(__name__)
 
-PICTURES = ("curves.png", "first_batch.png", "validation.png")
+PICTURES = ("curves.png", "parts.png", "first_batch.png", "validation.png")
 
 
 @contextmanager
@@ -141,7 +145,8 @@ class RunRecord:
             raw: With an average, of the weights that are trained, if they were evaluated.
         """
         run = self._run
-        self.add({"step": run.progress.step, "epoch": run.epoch, **evaluation_row(result, raw)})
+        row = {**evaluation_row(result, raw), **self._dyhead_metrics()}
+        self.add({"step": run.progress.step, "epoch": run.epoch, **row})
         for note in result.notes:
             if note not in self._notes:
                 logger.warning("data.val: %s", note)
@@ -155,6 +160,16 @@ class RunRecord:
             f"Going on: {run.progress.step} of {run.parts.num_steps} steps are done."
         )
 
+    def _dyhead_metrics(self) -> Row:
+        """Measure the DyHead that was evaluated, on one validation image."""
+        parts = self._run.parts
+        if parts.val_data is not None:
+            with self._spared("the statistics of DyHead"):
+                for _, image in readable_images(parts.val_data, range(len(parts.val_data))):
+                    images = images_to_device([image], parts.device)
+                    return {**dyhead_metrics(parts.evaluated_detector, images)}
+        return {}
+
     @main_only
     def _write_overview(self, state: str) -> None:
         out, rows = self._run.parts.out, read_rows(self._run.parts.metrics_path)
@@ -163,6 +178,7 @@ class RunRecord:
         if len(rows) != self._num_plotted_rows:
             with self._spared("curves.png"):
                 plot_curves(rows, out / "curves.png")
+                plot_part_curves(rows, out / "parts.png")
                 self._num_plotted_rows = len(rows)
         with self._spared("report.md"), written_whole(out / "report.md") as unfinished:
             unfinished.write_text(report_text(self._facts(state, rows)), encoding="utf-8")

@@ -25,6 +25,7 @@ HARMLESS_KEYS = (
     "data.pin_memory",
     "eval",
     "train.log_every_steps",
+    "train.log_parts",
     "train.tensorboard",
     "train.save_every_epochs",
     "train.save_every_steps",

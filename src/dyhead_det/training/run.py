@@ -30,6 +30,7 @@ from dyhead_det.training.early_stopping import EarlyStopping
 from dyhead_det.training.ema import build_ema
 from dyhead_det.training.frozen_backbone import BackboneFreezer
 from dyhead_det.training.optim import LearningRate, build_optimizer, scaled_lr
+from dyhead_det.training.part_log import PartLog
 from dyhead_det.training.run_folder import BEST, LAST, METRICS
 from dyhead_det.training.state import Progress
 
@@ -41,6 +42,7 @@ class RunParts:
     steps_per_epoch: Steps in which every image comes as often as `data.sampling` says.
     num_steps: The length of the run.
     ema: The moving average of the detector's weights, if one is kept.
+    part_log: What measures the parts of the detector in every step, if asked for.
     """
 
     config: RunConfig
@@ -57,6 +59,7 @@ class RunParts:
     steps_per_epoch: int
     num_steps: int
     metrics_file: MetricsFile
+    part_log: PartLog | None
     stopwatch: Stopwatch
 
     @property
@@ -180,6 +183,9 @@ def build_run(config: RunConfig, out: Path, device: torch.device, *, is_new: boo
         steps_per_epoch=steps_per_epoch,
         num_steps=num_steps,
         metrics_file=MetricsFile(out / METRICS),
+        part_log=(
+            PartLog(detector, clip_norm=config.optim.clip_norm) if config.train.log_parts else None
+        ),
         stopwatch=Stopwatch(),
     )
     stopping = config.train.early_stopping

@@ -49,7 +49,8 @@ def train_step(run: Run, images: list[Tensor], targets: list[Target]) -> tuple[f
     weights = micro_batch_weights(parts.detector, micro_batches, parts.device, seed=seed)
     sums = _accumulate_gradients(run, micro_batches, weights, seed)
     values = _clip_and_check(run, sums, targets)
-    _update_weights(run, is_skipped=bool(values.get("skipped")))
+    with nullcontext() if parts.part_log is None else parts.part_log.around_step(values):
+        _update_weights(run, is_skipped=bool(values.get("skipped")))
     run.progress.losses.add(values)
     return lr, sum(value for name, value in values.items() if name.startswith("loss"))
 

@@ -1,0 +1,187 @@
+"""What has become of a trained DyHead: its offsets and masks by block and level, its scale.
+
+Offsets that run off the map read zeros, and masks at 0 or 1 have no gradient left: such a block has
+stopped learning where to look (see `optim.offset_lr_factor`).
+"""
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from dyhead_det.dyhead.block import split_offsets_and_masks
+from dyhead_det.dyhead.head import DyHead
+from dyhead_det.dyhead.stacked import StackedDyHead, median_level, stack_levels
+from dyhead_det.models.detectors import Detector
+from dyhead_det.ops.deform_conv import resolve_backend
+from dyhead_det.reporting.metrics_file import Row
+
+logger = logging.getLogger(__name__)
+
+# A mask this near to 0 or 1 has a gradient of less than a hundredth.
+SATURATED = 0.01
+# From this share of taps on off the map a block is worth a warning.
+MOST_OUTSIDE = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class OffsetStatistics:
+    """Offsets and masks of one block on one level.
+
+    mean_offset, max_offset: Distance of a tap from where a plain convolution reads, in pixels of
+        the level.
+    share_outside: Of the taps that a plain convolution has on the map, those that are off it.
+    mask_saturation: Share of the masks within .01 of 0 or 1.
+    """
+
+    mean_offset: float
+    max_offset: float
+    share_outside: float
+    mask_saturation: float
+
+
+def dyhead_metrics(detector: Detector, images: list[Tensor]) -> Row:
+    """Measure a detector's DyHead on images, for metrics.jsonl; warn where offsets leave the map.
+
+    Returns:
+        `dyhead/block<b>/level<l>/<field of OffsetStatistics>` and, with a residual, mean and
+        standard deviation of its scale over channels as `dyhead/residual_scale/mean` and `/std`;
+        None for what has diverged. Empty without DyHead.
+    """
+    measured = measure_offsets(detector, images)
+    warn_of_lost_offsets(measured)
+    metrics = {
+        f"dyhead/block{block}/level{level}/{name}": float(value)
+        for (block, level), statistics in measured.items()
+        for name, value in asdict(statistics).items()
+    }
+    scale = getattr(detector.backbone.dyhead, "residual_scale", None)
+    if scale is not None:
+        std, mean = torch.std_mean(scale.detach(), correction=0)
+        metrics["dyhead/residual_scale/mean"] = float(mean)
+        metrics["dyhead/residual_scale/std"] = float(std)
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+
+
+def offset_statistics(offsets_and_masks: Tensor) -> OffsetStatistics:
+    """Describe what an offset convolution returns, (B, 27, H, W)."""
+    offset, mask = split_offsets_and_masks(offsets_and_masks.float())
+    batch, _, height, width = offset.shape
+    dy, dx = offset.view(batch, 9, 2, height, width).unbind(dim=2)  # (B, 9, H, W)
+    taps = torch.arange(-1, 2, device=offset.device)
+    y = (
+        taps.repeat_interleave(3)[:, None, None]
+        + torch.arange(height, device=offset.device)[:, None]
+    )
+    x = taps.repeat(3)[:, None, None] + torch.arange(width, device=offset.device)
+    length = torch.hypot(dy, dx)
+    was_inside = _is_inside(y, height) & _is_inside(x, width)  # (9, H, W)
+    is_inside = _is_inside(y + dy, height) & _is_inside(x + dx, width)
+    num_taps = batch * was_inside.sum()
+    return OffsetStatistics(
+        mean_offset=float(length.mean()),
+        max_offset=float(length.max()),
+        share_outside=float((was_inside & ~is_inside).sum() / num_taps),
+        mask_saturation=float(((mask - 0.5).abs() > 0.5 - SATURATED).float().mean()),
+    )
+
+
+def _is_inside(position: Tensor, size: int) -> Tensor:
+    """Return whether bilinear interpolation at a position reads any pixel of 0 .. size - 1."""
+    return (position > -1) & (position < size)
+
+
+def measure_offsets(
+    detector: Detector, images: list[Tensor]
+) -> dict[tuple[int, int], OffsetStatistics]:
+    """Run a detector on images and describe the offsets of its DyHead by block and level.
+
+    Args:
+        detector: In whatever mode; it is left in it.
+        images: As the detector takes them.
+
+    Returns:
+        By the number of the block and of the level, both from 0; empty without offsets. The blocks
+        of `scheme: stacked` have those of the median level only.
+    """
+    dyhead = detector.backbone.dyhead
+    if not isinstance(dyhead, DyHead | StackedDyHead):
+        return {}
+    was_training = detector.training
+    detector.eval()
+    with torch.no_grad():
+        levels = _input_of_dyhead(detector, dyhead, images)
+        measured = (
+            _measure_levels(dyhead, levels)
+            if isinstance(dyhead, DyHead)
+            else _measure_stacked(dyhead, levels)
+        )
+    detector.train(was_training)
+    return measured
+
+
+def _input_of_dyhead(
+    detector: Detector, dyhead: DyHead | StackedDyHead, images: list[Tensor]
+) -> list[Tensor]:
+    """Return the pyramid of these images as the FPN made it."""
+    seen: list[list[Tensor]] = []
+    handle = dyhead.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+    try:
+        detector(images)
+    finally:
+        handle.remove()
+    return seen[0]
+
+
+def _measure_levels(
+    dyhead: DyHead, levels: list[Tensor]
+) -> dict[tuple[int, int], OffsetStatistics]:
+    backend = resolve_backend(dyhead.deform_backend, levels[0])
+    measured = {}
+    for number, block in enumerate(dyhead.blocks):
+        choose = getattr(block, "offset_and_mask", None)
+        if choose is None:
+            return {}
+        for level, x in enumerate(levels):
+            measured[number, level] = offset_statistics(choose(x))
+        levels = block.forward(levels, backend)  # not the module's call, which may be compiled
+    return measured
+
+
+def _measure_stacked(
+    dyhead: StackedDyHead, levels: list[Tensor]
+) -> dict[tuple[int, int], OffsetStatistics]:
+    measured = {}
+    stacked = stack_levels(levels)
+    for number, block in enumerate(dyhead.blocks):
+        choose = getattr(block.spatial, "offset_and_mask", None)
+        if choose is None:
+            return {}
+        chosen: list[Tensor] = []
+        handle = choose.register_forward_hook(lambda *call, chosen=chosen: chosen.append(call[-1]))
+        stacked = block.forward(stacked, dyhead.deform_backend)
+        handle.remove()
+        measured[number, median_level(len(levels))] = offset_statistics(chosen[0])
+    return measured
+
+
+def warn_of_lost_offsets(measured: Mapping[tuple[int, int], OffsetStatistics]) -> None:
+    """Warn of blocks whose offsets leave the map."""
+    lost = {key: each for key, each in measured.items() if each.share_outside > MOST_OUTSIDE}
+    if not lost:
+        return
+    (block, level), worst = max(lost.items(), key=lambda item: item[1].share_outside)
+    logger.warning(
+        "DyHead's offsets leave the map: %.0f %% of the taps of block %d on level %d (offsets up "
+        "to %.0f pixels, %.0f %% of the masks at 0 or 1), and as bad in %d other places; lower "
+        "optim.offset_lr_factor or optim.lr",
+        100 * worst.share_outside,
+        block,
+        level,
+        worst.max_offset,
+        100 * worst.mask_saturation,
+        len(lost) - 1,
+    )

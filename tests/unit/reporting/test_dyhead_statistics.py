@@ -1,0 +1,88 @@
+"""Offsets and masks of a DyHead described, against values worked out by hand."""
+
+import pytest
+import torch
+
+from dyhead_det.models.detectors import build_detector
+from dyhead_det.reporting.dyhead_statistics import (
+    OffsetStatistics,
+    dyhead_metrics,
+    measure_offsets,
+    offset_statistics,
+    warn_of_lost_offsets,
+)
+
+from conftest import make_config
+
+
+def offsets_of(dy, dx, *, mask_logit=0.0, size_hw=(4, 6)):
+    offset_and_mask = torch.zeros(2, 27, *size_hw)
+    offset_and_mask[:, 0:18:2], offset_and_mask[:, 1:18:2] = dy, dx
+    offset_and_mask[:, 18:] = mask_logit
+    return offset_and_mask
+
+
+def test_a_plain_convolution_has_no_tap_outside_though_it_reads_its_border():
+    assert offset_statistics(offsets_of(0.0, 0.0)) == OffsetStatistics(0, 0, 0, 0)
+
+
+def test_offsets_are_lengths_and_taps_are_lost_where_nothing_is_read():
+    found = offset_statistics(offsets_of(0.0, 2.0))
+    assert (found.mean_offset, found.max_offset) == (2, 2)
+    # Of 6 columns the taps read 0..4, 0..5 and 1..5; two columns to the right, those at 4 and 5
+    # are off the map: 1, 2 and 2 of 5 + 6 + 5.
+    assert found.share_outside == pytest.approx(5 / 16)
+    assert offset_statistics(offsets_of(3.0, 4.0)).max_offset == 5
+    assert offset_statistics(offsets_of(0.0, 9.0)).share_outside == 1
+    # Half a pixel outside is still half on the map.
+    assert offset_statistics(offsets_of(0.0, 0.5)).share_outside == 0
+
+
+@pytest.mark.parametrize(("logit", "saturation"), [(0, 0), (4.0, 0), (5.0, 1), (-5.0, 1)])
+def test_masks_near_0_or_1_are_saturated(logit, saturation):
+    """The sigmoid of 4.6 is .99."""
+    assert offset_statistics(offsets_of(0, 0, mask_logit=logit)).mask_saturation == saturation
+
+
+@pytest.mark.parametrize(
+    ("dyhead", "places"),
+    [
+        ({"num_blocks": 2}, [(block, level) for block in range(2) for level in range(5)]),
+        ({"num_blocks": 2, "scheme": "stacked"}, [(0, 2), (1, 2)]),
+        ({"num_blocks": 1, "spatial": "conv"}, []),
+        ({"num_blocks": 1, "attention": ["scale"], "scheme": "stacked"}, []),
+        (None, []),
+    ],
+)
+def test_offsets_are_measured_by_block_and_level_and_the_detector_is_left_alone(dyhead, places):
+    detector = build_detector(
+        make_config(model={"dyhead": dyhead}).model, num_classes=2, load_backbone_weights=False
+    ).train()
+    for name, parameter in detector.named_parameters():
+        if "offset_and_mask.bias" in name:
+            torch.nn.init.constant_(parameter, 2.0)
+    measured = measure_offsets(detector, [torch.zeros(3, 64, 64)])
+    assert list(measured) == places
+    assert detector.training
+    for statistics in measured.values():
+        assert statistics.mean_offset == pytest.approx(2 * 2**0.5)
+        assert statistics.mask_saturation == 0
+
+
+def test_lost_offsets_are_worth_a_warning(caplog):
+    fine, lost = OffsetStatistics(0.5, 2.0, 0.05, 0.0), OffsetStatistics(20.0, 60.0, 0.4, 0.9)
+    warn_of_lost_offsets({(0, 0): fine})
+    assert not caplog.messages
+    warn_of_lost_offsets({(0, 0): fine, (0, 1): lost})
+    (message,) = caplog.messages
+    assert "40 % of the taps of block 0 on level 1 (offsets up to 60 pixels, 90 %" in message
+
+
+def test_metrics_have_the_names_of_block_level_and_number_and_tell_the_scale():
+    config = make_config(model={"dyhead": {"num_blocks": 1, "residual_scale": 0.25}})
+    detector = build_detector(config.model, num_classes=2, load_backbone_weights=False)
+    metrics = dyhead_metrics(detector, [torch.zeros(3, 64, 64)])
+    assert len(metrics) == 5 * 4 + 2
+    assert metrics["dyhead/block0/level4/mean_offset"] == 0
+    assert metrics["dyhead/residual_scale/mean"] == 0.25
+    assert metrics["dyhead/residual_scale/std"] == 0
