@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision.models.detection.image_list import ImageList
 
 from dyhead_det.models.atss.detector import SquareAnchors
-from dyhead_det.models.atss.loss import assign_anchors
+from dyhead_det.models.matchers import match_atss
 
 Box = list[float]
 
@@ -72,9 +72,7 @@ def test_random_boxes_get_the_anchors_of_the_loops(
     boxes = torch.cat((corners, corners + extents), dim=1)
     per_level = [height * width for height, width in sizes]
 
-    got = assign_anchors(
-        anchors, boxes, num_anchors_per_level=per_level, num_candidates=num_candidates
-    )
+    got = match_atss(anchors, boxes, num_anchors_per_level=per_level, num_candidates=num_candidates)
     expected = loop_assign(anchors.tolist(), boxes.tolist(), per_level, num_candidates)
     assert got.tolist() == expected
     assert max(expected) >= 0
@@ -88,7 +86,7 @@ def test_overlapping_boxes_contend_for_anchors_as_in_the_loops() -> None:
     middle = 40 + torch.randn(40, 2).double() * 3
     half = 20 + 10 * torch.rand(40, 2).double()
     boxes = torch.cat((middle - half, middle + half), dim=1)
-    got = assign_anchors(anchors, boxes, num_anchors_per_level=[100, 25], num_candidates=9)
+    got = match_atss(anchors, boxes, num_anchors_per_level=[100, 25], num_candidates=9)
     expected = loop_assign(anchors.tolist(), boxes.tolist(), [100, 25], 9)
     assert got.tolist() == expected
     assert len(set(expected)) < 40

@@ -11,7 +11,7 @@ from dyhead_det.models.compat.resize_uint8 import (
     resize_like_cv2,
     resize_like_pil,
 )
-from dyhead_det.models.compat.resized_size import torchvision_size
+from dyhead_det.models.resized_size import torchvision_size
 
 SIZES = [(37, 53), (61, 40), (18, 26), (74, 106), (5, 200), (1, 1)]
 

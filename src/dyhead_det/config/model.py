@@ -15,6 +15,9 @@ from dyhead_det.config.section import (
     setting,
 )
 
+# Whose conventions a detector follows, "none" torchvision's.
+Compat = Literal["none", "detectron2", "mmdet"]
+
 BACKBONE_NAMES = (
     "resnet18",
     "resnet34",
@@ -193,7 +196,7 @@ class ModelConfig(Section):
         DyHeadConfig(), "The dynamic head; null is the plain detector."
     )
     input: InputConfig = setting(InputConfig(), "The size that images are resized to, and colors.")
-    compat: Literal["none", "detectron2", "mmdet"] = setting(
+    compat: Compat = setting(
         "none",
         "Resize, place anchors, pool and choose boxes as the program whose weights are used.",
     )
@@ -206,9 +209,6 @@ class ModelConfig(Section):
     def _parts_fit(self) -> "ModelConfig":
         if self.dyhead is not None and self.channels % 16:
             msg = f"channels: must be divisible by 16 for DyHead's group norm, got {self.channels}"
-            raise ValueError(msg)
-        if self.detector.name == "fcos" and self.channels % 32:
-            msg = f"channels: must be divisible by 32 for FCOS's group norm, got {self.channels}"
             raise ValueError(msg)
         return self
 

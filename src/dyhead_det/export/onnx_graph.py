@@ -10,20 +10,16 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.onnx import symbolic_helper
-from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from dyhead_det.dyhead.head import DyHead
 from dyhead_det.dyhead.stacked import StackedDyHead
 from dyhead_det.errors import ExportError
-from dyhead_det.models.compat.resized_size import torchvision_size
 from dyhead_det.models.detectors import Detector
 
 # The first with DeformConv, and all that the rest needs.
@@ -110,23 +106,7 @@ def _exportable(detector: Detector) -> Detector:
         if isinstance(module, DyHead | StackedDyHead):
             # The fast implementation is made of functions of our own.
             module.deform_backend = "torchvision"
-    if type(detector.transform) is GeneralizedRCNNTransform:
-        detector.transform.resize = partial(_resize, detector.transform)
     return detector
-
-
-def _resize(
-    transform: GeneralizedRCNNTransform, image: Tensor, target: None
-) -> tuple[Tensor, None]:
-    """Resize (3, H, W) as `transform` does outside a graph.
-
-    In a graph it counts sizes in float32, and gets some a pixel off.
-    """
-    size_hw = torchvision_size(
-        *image.shape[-2:], short_edge=transform.min_size[-1], long_edge=transform.max_size
-    )
-    resized = F.interpolate(image[None], size=size_hw, mode="bilinear", align_corners=False)
-    return resized[0], target
 
 
 @symbolic_helper.parse_args(*"vvvvviiiiiiiib")

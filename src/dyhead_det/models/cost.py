@@ -1,14 +1,13 @@
-"""What a detector costs: parameters and multiply-accumulates by part, without running it."""
+"""What a detector costs: parameters and multiply-accumulates by module, without running it."""
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
-from torchvision.models.detection import FasterRCNN
 
 from dyhead_det.config.schema import ModelConfig
 from dyhead_det.models.backbones.pyramid import Levels
@@ -47,7 +46,7 @@ class DetectorCost:
 def measure_cost(
     config: ModelConfig, *, num_classes: int, size_hw: tuple[int, int]
 ) -> DetectorCost:
-    """Count parameters and multiply-accumulates of body, FPN, DyHead and heads.
+    """Count parameters and multiply-accumulates of backbone, FPN, DyHead and heads.
 
     Convolutions and matrix products count, elementwise work does not, as in the tables of papers.
     A deformable convolution counts as the plain convolution of its shape. The heads of a two-stage
@@ -82,35 +81,16 @@ def _measure(detector: Detector, size_hw: tuple[int, int]) -> DetectorCost:
 
     images = torch.zeros(1, 3, height, width)
     stages = backbone.body(images)
-    used = {name: stages[name] for name in backbone.levels.stages}
+    used = {name: stages[name] for name in detector.spec.levels.stages}
     maps = list(backbone.fpn(used).values())
-    count("body", [backbone.body], lambda: backbone.body(images))
+    count("backbone", [backbone.body], lambda: backbone.body(images))
     count("FPN", [backbone.fpn], lambda: backbone.fpn(used))
     dyhead = backbone.dyhead
     if dyhead is not None:
         count("DyHead", [dyhead], lambda: dyhead(maps))
-    count("heads", _heads(detector), lambda: _run_heads(detector, maps))
-    return DetectorCost(tuple(parts), backbone.levels, (height, width))
-
-
-def _heads(detector: Detector) -> list[nn.Module]:
-    """Return everything behind the backbone."""
-    return [child for name, child in detector.network.named_children() if name != "backbone"]
-
-
-def _run_heads(detector: Detector, maps: list[Tensor]) -> None:
-    network = detector.network
-    if not isinstance(network, FasterRCNN):
-        network.get_submodule("head")(maps)
-        return
-    network.rpn.head(maps)
-    roi_heads = network.roi_heads
-    pooled = torch.zeros(
-        network.rpn.post_nms_top_n(),
-        detector.backbone.out_channels,
-        *roi_heads.box_roi_pool.output_size,
-    )
-    roi_heads.box_predictor(roi_heads.box_head(pooled))
+    heads = [child for name, child in detector.network.named_children() if name != "backbone"]
+    count("heads", heads, lambda: detector.spec.run_heads(detector.network, maps))
+    return DetectorCost(tuple(parts), detector.spec.levels, (height, width))
 
 
 def _deform_conv2d_flops(

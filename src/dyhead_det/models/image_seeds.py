@@ -1,7 +1,7 @@
 """Random choices of a detector made image by image, so that they do not depend on the batch.
 
 Torchvision draws from one stream, image after image: what an image gets depends on those before
-it. With a seed for every image a batch may be taken in parts, or shared out among processes, and
+it. With a seed for every image a batch may be taken in micro-batches, or spread over processes, and
 each image still gets the same training size and the same sample of anchors and proposals.
 """
 
@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from dyhead_det.contracts import Target
@@ -45,7 +45,7 @@ class ImageSeeds:
 
 
 class SeededSampler(BalancedPositiveNegativeSampler):  # type: ignore[misc]  # untyped base
-    """Torchvision's choice of positives and negatives, seeded by image."""
+    """Torchvision's choice of foreground and background samples, seeded by image."""
 
     def __init__(
         self, image_seeds: ImageSeeds, *, batch_size_per_image: int, positive_fraction: float
@@ -85,17 +85,17 @@ class SeededSampler(BalancedPositiveNegativeSampler):  # type: ignore[misc]  # u
         return masks[0], masks[1]
 
 
-def seed_by_image(network: nn.Module) -> ImageSeeds:
+def seed_by_image(model: nn.Module) -> ImageSeeds:
     """Let a torchvision detector draw by the seeds that are returned, in place."""
     image_seeds = ImageSeeds()
-    transform: GeneralizedRCNNTransform = network.transform
+    transform: GeneralizedRCNNTransform = model.transform
     transform.torch_choice = image_seeds.choose_size
-    if isinstance(network, FasterRCNN):
-        for part in (network.rpn, network.roi_heads):
-            part.fg_bg_sampler = SeededSampler(
+    if isinstance(model, GeneralizedRCNN):
+        for stage in (model.rpn, model.roi_heads):
+            stage.fg_bg_sampler = SeededSampler(
                 image_seeds,
-                batch_size_per_image=part.fg_bg_sampler.batch_size_per_image,
-                positive_fraction=part.fg_bg_sampler.positive_fraction,
+                batch_size_per_image=stage.fg_bg_sampler.batch_size_per_image,
+                positive_fraction=stage.fg_bg_sampler.positive_fraction,
             )
     return image_seeds
 

@@ -23,16 +23,15 @@ from dyhead_det.checkpoints.state_dicts import read_torch_file
 from dyhead_det.config.schema import InputConfig, ModelConfig, to_plain
 from dyhead_det.contracts import CategoryMap
 from dyhead_det.errors import CheckpointError
-from dyhead_det.models.detectors import Detector
+from dyhead_det.models.detectors import DETECTORS, Detector
 
 logger = logging.getLogger(__name__)
 
 # Layers with rows for every class, and the rows of one class; RetinaNet repeats all per anchor.
 _ROWS_OF_A_CLASS = {
-    "network.roi_heads.box_predictor.cls_score": 1,
-    "network.roi_heads.box_predictor.bbox_pred": 4,
-    "network.head.classification_head.cls_logits": 1,
-    "network.head.cls_logits": 1,
+    f"network.{name}": rows
+    for spec in DETECTORS.values()
+    for name, rows in spec.class_layers.items()
 }
 
 _BACKBONE = "network.backbone.body."

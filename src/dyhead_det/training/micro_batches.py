@@ -76,7 +76,7 @@ def micro_batch_weights(
     return [
         {
             name: weight * world_size * bool(images)
-            for name, weight in loss_weights(one, whole).items()
+            for name, weight in loss_weights(detector, one, whole).items()
         }
         for one, (images, _) in zip(normalizers, micro_batches, strict=True)
     ]

@@ -109,7 +109,7 @@ def test_images_are_padded_so_that_levels_halve_exactly(detector, names, stride)
     pyramid = network.backbone(padded)
     assert list(pyramid) == names
     sizes = [x.shape[-1] for x in pyramid.values()]
-    assert sizes == [padded.shape[3] // s for s in network.backbone.levels.strides]
+    assert sizes == [padded.shape[3] // s for s in network.spec.levels.strides]
 
 
 def test_test_size_changes_what_evaluation_resizes_to():

@@ -1,12 +1,13 @@
-"""ATSS: a dense detector with one square anchor per place, scored by class and by centerness.
+"""ATSS: a dense detector with one square anchor per position, scored by class and by centerness.
 
 Zhang et al., "Bridging the Gap Between Anchor-based and Anchor-free Detection via Adaptive Training
 Sample Selection" (arXiv 1912.02424), shaped like torchvision's FCOS and RetinaNet: the same call,
-the same targets and results, labels 0..K-1. How it learns stands in ``loss.py``.
+the same targets and results, labels 0..K-1. How it learns stands in ``loss.py`` and
+``../matchers.py``, how it is built from a configuration in ``spec.py``.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -16,14 +17,16 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
-from dyhead_det.models.atss.loss import assign_anchors, atss_losses
+from dyhead_det.models.atss.loss import atss_losses, full_precision
+from dyhead_det.models.group_norm import build_group_norm
+from dyhead_det.models.matchers import match_atss
 
 TopkBy = Literal["product", "class_score"]
 Clip = Literal["before_nms", "after"]
 
 # The side of an anchor, in cells of its level.
 ANCHOR_CELLS = 8
-# What a fresh detector believes the share of objects among all places to be (RetinaNet's prior).
+# What a fresh detector believes the share of objects among all positions to be (RetinaNet's prior).
 PRIOR = 0.01
 # The units of dx, dy, dw and dh: tenths and fifths.
 DELTA_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
@@ -39,6 +42,7 @@ class ATSS(nn.Module):
         transform: GeneralizedRCNNTransform,
         anchor_generator: nn.Module,
         head: nn.Module,
+        box_coder: det_utils.BoxCoder | None = None,
         num_candidates: int,
         score_thresh: float,
         nms_thresh: float,
@@ -51,9 +55,10 @@ class ATSS(nn.Module):
 
         Args:
             backbone: images to an ordered dict of maps, fine to coarse.
-            transform: resizing, normalising and padding, and the way back.
-            anchor_generator: called like torchvision's; one anchor per place.
+            transform: resizing, normalizing and padding, and the way back.
+            anchor_generator: called like torchvision's; one anchor per position.
             head: maps to class logits, box deltas and centerness logits, as `ATSSHead`.
+            box_coder: deltas to boxes; None takes torchvision's, in the units of `DELTA_WEIGHTS`.
             num_candidates: anchors per level among which a box chooses in training.
             score_thresh: class score, without centerness, that a candidate must exceed.
             nms_thresh: IoU above which the weaker of two boxes of a class is dropped.
@@ -69,7 +74,7 @@ class ATSS(nn.Module):
         self.backbone = backbone
         self.anchor_generator = anchor_generator
         self.head = head
-        self.box_coder = det_utils.BoxCoder(DELTA_WEIGHTS)
+        self.box_coder = box_coder or det_utils.BoxCoder(DELTA_WEIGHTS)
         self.num_candidates = num_candidates
         self.score_thresh = score_thresh
         self.nms_thresh = nms_thresh
@@ -93,9 +98,12 @@ class ATSS(nn.Module):
 
         Raises:
             ValueError: training mode without targets.
+            AssertionError: a box without width or height, or that is not a number.
         """
         original_sizes = [(image.shape[-2], image.shape[-1]) for image in images]
         batch, resized_targets = self.transform(images, targets)
+        if resized_targets is not None:
+            check_boxes(resized_targets)
         features = list(self.backbone(batch.tensors).values())
         head_outputs = self.head(features)
         anchors = self.anchor_generator(batch, features)
@@ -127,13 +135,13 @@ class ATSS(nn.Module):
 
     def match(
         self,
-        targets: list[dict[str, Tensor]],
-        anchors: list[Tensor],
-        num_anchors_per_level: list[int],
+        targets: Sequence[Mapping[str, Tensor]],
+        anchors: Sequence[Tensor],
+        num_anchors_per_level: Sequence[int],
     ) -> list[Tensor]:
         """Return for each anchor of each image the index of its box, -1 for background, (A,)."""
         return [
-            assign_anchors(
+            match_atss(
                 image_anchors,
                 target["boxes"],
                 num_anchors_per_level=num_anchors_per_level,
@@ -151,7 +159,7 @@ class ATSS(nn.Module):
     ) -> list[dict[str, Tensor]]:
         """Return detections in pixels of the resized images, of which ``image_sizes`` are given."""
         class_scores, centerness, deltas = (
-            torch.split(head_outputs[key].float(), num_anchors_per_level, dim=1)
+            torch.split(full_precision(head_outputs[key]), num_anchors_per_level, dim=1)
             for key in ("cls_logits", "bbox_ctrness", "bbox_regression")
         )
         detections = []
@@ -167,17 +175,17 @@ class ATSS(nn.Module):
                     torch.split(image_anchors, num_anchors_per_level)
                 )
             ]
-            found = {
+            candidates_of_image = {
                 key: torch.cat([candidate[key] for candidate in candidates])
                 for key in ("boxes", "scores", "labels")
             }
-            detections.append(self._suppress(found, image_size))
+            detections.append(self._suppress(candidates_of_image, image_size))
         return detections
 
     def _find_candidates(
         self, class_scores: Tensor, centerness: Tensor, deltas: Tensor, anchors: Tensor
     ) -> dict[str, Tensor]:
-        """Return the best pairs of place and class of one level of one image.
+        """Return the best pairs of position and class of one level of one image.
 
         Args:
             class_scores: (A_l, K), in [0, 1].
@@ -191,9 +199,9 @@ class ATSS(nn.Module):
         products = (class_scores * centerness).flatten()[above]
         ranked = products if self.topk_by == "product" else class_scores.flatten()[above]
         best = ranked.topk(det_utils._topk_min(ranked, self.topk_candidates, 0)).indices
-        place = torch.div(above[best], num_classes, rounding_mode="floor")
+        position = torch.div(above[best], num_classes, rounding_mode="floor")
         return {
-            "boxes": self.box_coder.decode_single(deltas[place], anchors[place]),
+            "boxes": self.box_coder.decode_single(deltas[position], anchors[position]),
             "scores": products[best],
             "labels": above[best] % num_classes,
         }
@@ -211,6 +219,28 @@ class ATSS(nn.Module):
         return _clip_to_image(detections, image_size) if self.clip == "after" else detections
 
 
+def check_boxes(targets: Sequence[Mapping[str, Tensor]]) -> None:
+    """Refuse boxes without area, with the error of torchvision's detectors.
+
+    Args:
+        targets: Per image `boxes` (N, 4).
+
+    Raises:
+        AssertionError: A box is degenerate, or is not a number.
+    """
+    boxes = torch.cat([target["boxes"] for target in targets])
+    has_area = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)  # false where a side is not a number
+    if has_area.all():
+        return
+    for index, target in enumerate(targets):
+        for box in target["boxes"].tolist():
+            if not (box[2] > box[0] and box[3] > box[1]):
+                raise AssertionError(
+                    "All bounding boxes should have positive height and width."
+                    f" Found invalid box {box} for target at index {index}."
+                )
+
+
 def _clip_to_image(detections: dict[str, Tensor], image_size: tuple[int, int]) -> dict[str, Tensor]:
     """Cut boxes at the borders of the image, without its padding, and drop those outside."""
     boxes = clip_boxes_to_image(detections["boxes"], image_size)
@@ -219,7 +249,7 @@ def _clip_to_image(detections: dict[str, Tensor], image_size: tuple[int, int]) -
 
 
 class ATSSHead(nn.Module):
-    """Maps of all levels -> class logits, box deltas and centerness logits of every place.
+    """Maps of all levels -> class logits, box deltas and centerness logits of every position.
 
     All levels share the layers; only the deltas have a learned scale per level.
     """
@@ -261,9 +291,9 @@ class ATSSHead(nn.Module):
         logits, deltas, centerness = [], [], []
         for x, scale in zip(maps, self.scales, strict=True):
             bbox_features = self.bbox_tower(x)
-            logits.append(_one_row_per_place(self.cls_logits(self.cls_tower(x))))
-            deltas.append(_one_row_per_place(self.bbox_reg(bbox_features) * scale))
-            centerness.append(_one_row_per_place(self.bbox_ctrness(bbox_features)))
+            logits.append(_one_row_per_position(self.cls_logits(self.cls_tower(x))))
+            deltas.append(_one_row_per_position(self.bbox_reg(bbox_features) * scale))
+            centerness.append(_one_row_per_position(self.bbox_ctrness(bbox_features)))
         return {
             "cls_logits": torch.cat(logits, dim=1),
             "bbox_regression": torch.cat(deltas, dim=1),
@@ -276,19 +306,19 @@ def _build_tower(channels: int, num_convs: int) -> nn.Sequential:
     for _ in range(num_convs):
         layers += [
             nn.Conv2d(channels, channels, kernel_size=3, padding=1),
-            nn.GroupNorm(math.gcd(32, channels), channels),  # 32 groups where they come out even
+            build_group_norm(channels),
             nn.ReLU(),
         ]
     return nn.Sequential(*layers)
 
 
-def _one_row_per_place(x: Tensor) -> Tensor:
+def _one_row_per_position(x: Tensor) -> Tensor:
     """Turn (B, K, H, W) into (B, H * W, K)."""
     return x.flatten(2).transpose(1, 2)
 
 
 class SquareAnchors(nn.Module):
-    """One square anchor per place, eight cells wide; the call of torchvision's generator.
+    """One square anchor per position, eight cells wide; the call of torchvision's generator.
 
     Torchvision's own takes an anchor's distance from the size of the padded image, which is not the
     stride where a level does not divide it, and centers its anchors on the corners of the cells.
@@ -312,8 +342,9 @@ class SquareAnchors(nn.Module):
         return [anchors] * len(images.image_sizes)
 
     def _anchors_of_level(self, x: Tensor, stride: int) -> Tensor:
+        dtype = torch.promote_types(x.dtype, torch.float32)
         center_y, center_x = (
-            (torch.arange(size, dtype=torch.float32, device=x.device) + self.anchor_offset) * stride
+            (torch.arange(size, dtype=dtype, device=x.device) + self.anchor_offset) * stride
             for size in x.shape[-2:]
         )
         grid_y, grid_x = torch.meshgrid(center_y, center_x, indexing="ij")

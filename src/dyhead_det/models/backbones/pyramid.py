@@ -1,14 +1,17 @@
-"""Body + FPN + DyHead behind torchvision's backbone contract.
+"""Backbone, FPN and DyHead behind torchvision's backbone contract.
 
-A detector sees a module with `out_channels` that returns an ordered dict of maps, fine to coarse.
-It does not know whether DyHead is there.
+A detector sees a module with `out_channels` that returns an ordered dict of feature maps, fine to
+coarse. It does not know whether DyHead is there.
 """
 
 import os
 from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import (
@@ -34,9 +37,9 @@ BACKEND_VARIABLE = "DYHEAD_DET_DEFORM_BACKEND"
 class Levels:
     """Which levels a detector works on.
 
-    stages: stages of the body that enter the FPN.
-    names: levels of the pyramid, fine to coarse, the top blocks' last.
-    top: how the levels above the body come about.
+    stages: stages of the backbone that enter the FPN.
+    names: levels of the pyramid, fine to coarse, the top blocks' last; p_k has the stride 2^k.
+    top: how the levels above the backbone's come about.
     """
 
     stages: tuple[str, ...]
@@ -45,8 +48,13 @@ class Levels:
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Pixels per cell of every level: level p_k has 2^k."""
+        """Pixels per cell of every level."""
         return tuple(2 ** int(name.removeprefix("p")) for name in self.names)
+
+    @property
+    def finest(self) -> int:
+        """The k of the first level, p_k."""
+        return int(self.names[0].removeprefix("p"))
 
 
 P2_TO_P6 = Levels(("c2", "c3", "c4", "c5"), ("p2", "p3", "p4", "p5", "p6"), "max_pool")
@@ -54,40 +62,81 @@ P3_TO_P7 = Levels(("c3", "c4", "c5"), ("p3", "p4", "p5", "p6", "p7"), "convs")
 
 
 class DyHeadBackbone(nn.Module):
-    """Images -> body -> FPN with top blocks -> DyHead (if any) -> pyramid."""
+    """Images -> body -> FPN -> DyHead (if any) -> pyramid: a backbone for torchvision's detectors.
+
+    ``FasterRCNN(DyHeadBackbone(body, fpn, DyHead(256)), num_classes=91)`` is a detector with
+    DyHead. Names of weights are those of torchvision's ``BackboneWithFPN``: ``body.``, ``fpn.``.
+
+    Attributes:
+        out_channels: Channels of every map, as torchvision's detectors ask for.
+    """
 
     def __init__(
         self,
         body: nn.Module,
-        fpn: FeaturePyramidNetwork,
+        fpn: nn.Module,
         dyhead: nn.Module | None,
         *,
-        levels: Levels,
-        out_channels: int,
+        stages: Sequence[str] = (),
+        names: Sequence[str] = (),
+        out_channels: int | None = None,
     ) -> None:
+        """Put the modules one behind the other.
+
+        Args:
+            body: Images (B, 3, H, W) to a dict of maps by stage, fine to coarse.
+            fpn: Such a dict to a dict of maps of `out_channels`; ``nn.Identity()`` where `body`
+                is a pyramid already.
+            dyhead: A list of maps to maps of the same shapes, `DyHead` or `StackedDyHead`.
+            stages: The maps of `body` that `fpn` takes; all of them if empty.
+            names: What the levels are called; as `fpn` calls them if empty.
+            out_channels: Channels of a map; only needed where `fpn` is not torchvision's.
+
+        Raises:
+            TypeError: `out_channels` is needed and missing.
+        """
         super().__init__()
         self.body = body
         self.fpn = fpn
         self.dyhead = dyhead
-        self.levels = levels
-        self.out_channels = out_channels
+        self.stages = tuple(stages)
+        self.names = tuple(names)
+        self.out_channels = _channels_of(fpn) if out_channels is None else out_channels
 
     def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
         """Return the pyramid.
 
         Args:
-            images: (B, 3, H, W), normalised; with DyHead H and W must be multiples of the
-                coarsest stride, so that every level has half the size of the one before.
+            images: (B, 3, H, W), normalized; with DyHead every level must have half the size
+                (rounded up) of the one before, as it has where H and W are multiples of the
+                coarsest stride.
 
         Returns:
-            Maps (B, out_channels, H / stride_l, W / stride_l) by level name, fine to coarse.
+            Maps (B, out_channels, H_l, W_l) by level name, fine to coarse.
+
+        Raises:
+            TypeError: `body` does not return maps by name.
         """
-        stages = self.body(images)
-        used = OrderedDict((name, stages[name]) for name in self.levels.stages)
-        maps = list(self.fpn(used).values())
+        maps_of_body = self.body(images)
+        if not isinstance(maps_of_body, Mapping):
+            raise TypeError(
+                "a backbone must return an ordered dict of feature maps by name, "
+                f"{type(self.body).__name__} returned {type(maps_of_body).__name__}"
+            )
+        used = OrderedDict((name, maps_of_body[name]) for name in self.stages or maps_of_body)
+        pyramid = self.fpn(used)
+        names, maps = self.names or tuple(pyramid), list(pyramid.values())
         if self.dyhead is not None:
             maps = self.dyhead(maps)
-        return OrderedDict(zip(self.levels.names, maps, strict=True))
+        return OrderedDict(zip(names, maps, strict=True))
+
+
+def _channels_of(fpn: nn.Module) -> int:
+    """Return the channels that torchvision's FPN gives every map."""
+    if not isinstance(fpn, FeaturePyramidNetwork):
+        raise TypeError(f"give out_channels: {type(fpn).__name__} does not tell its own")
+    last_conv = [module for module in fpn.layer_blocks.modules() if isinstance(module, nn.Conv2d)]
+    return last_conv[-1].out_channels
 
 
 def build_dyhead_backbone(
@@ -106,8 +155,14 @@ def build_dyhead_backbone(
     if config.compat != "none":
         use_batch_norm_kernel(body)
         always_shift_windows(body)
-    dyhead = None if config.dyhead is None else build_dyhead(config.dyhead, config.channels)
-    return DyHeadBackbone(body, fpn, dyhead, levels=levels, out_channels=config.channels)
+    return DyHeadBackbone(
+        body,
+        fpn,
+        _build_dyhead_of(config),
+        stages=levels.stages,
+        names=levels.names,
+        out_channels=config.channels,
+    )
 
 
 def _build_top_block(config: ModelConfig, levels: Levels) -> ExtraFPNBlock:
@@ -115,6 +170,83 @@ def _build_top_block(config: ModelConfig, levels: Levels) -> ExtraFPNBlock:
         return LastLevelMaxPool()
     block = LastLevelP6P7WithoutReLU if config.compat == "mmdet" else LastLevelP6P7
     return block(config.channels, config.channels)  # from P5, as all official models
+
+
+def wrap_backbone(backbone: nn.Module, config: ModelConfig, levels: Levels) -> DyHeadBackbone:
+    """Put the configured DyHead behind a backbone of the caller's own.
+
+    Args:
+        backbone: Images (B, 3, H, W) to an ordered dict of maps, fine to coarse, all of
+            `out_channels` channels: torchvision's contract.
+        config: With `channels` equal to `out_channels`.
+        levels: Those that the detector works on.
+
+    Raises:
+        TypeError: The module does not keep the contract.
+        ValueError: Its maps have other strides than the detector's levels.
+        ConfigError: `config.channels` is another number.
+    """
+    out_channels = getattr(backbone, "out_channels", None)
+    if not isinstance(out_channels, int):
+        raise TypeError(
+            f"backbone {type(backbone).__name__}: needs the attribute `out_channels`, the number "
+            "of channels of every map it returns"
+        )
+    if config.channels != out_channels:
+        raise ConfigError(
+            f"model.channels: the backbone {type(backbone).__name__} has maps of {out_channels} "
+            f"channels, not {config.channels}; set model.channels={out_channels}"
+        )
+    fpn = nn.Identity()  # the backbone is a pyramid already
+    _require_levels(DyHeadBackbone(backbone, fpn, None, out_channels=out_channels), levels)
+    return DyHeadBackbone(
+        backbone, fpn, _build_dyhead_of(config), names=levels.names, out_channels=out_channels
+    )
+
+
+def _require_levels(backbone: DyHeadBackbone, levels: Levels) -> None:
+    """Compare the maps of a black image with what a detector asks for."""
+    side = 2 * levels.strides[-1]
+    maps = list(probe(backbone, side).values())
+    kind = type(backbone.body).__name__
+    shapes = [tuple(x.shape[1:]) for x in maps]
+    wanted = [(backbone.out_channels, side // s, side // s) for s in levels.strides]
+    if shapes != wanted:
+        raise ValueError(
+            f"backbone {kind}: for images of {side}x{side} pixels this detector needs "
+            f"{len(wanted)} maps, fine to coarse, of shapes (channels, height, width) {wanted}, "
+            f"got {shapes}"
+        )
+
+
+def probe(backbone: nn.Module, side: int) -> dict[str, Tensor]:
+    """Return the maps of a black image of `side` pixels, leaving statistics and mode as they were.
+
+    Args:
+        backbone: Images to maps, on any device.
+        side: Pixels.
+    """
+    parameter = next(backbone.parameters(), torch.zeros(0))
+    image = torch.zeros(1, 3, side, side, device=parameter.device, dtype=parameter.dtype)
+    with _evaluating(backbone), torch.no_grad():
+        maps: dict[str, Tensor] = backbone(image)
+    return maps
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Bring a module into evaluation mode, and each of its modules back into its own."""
+    modes = [(each, each.training) for each in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for each, mode in modes:
+            each.training = mode
+
+
+def _build_dyhead_of(config: ModelConfig) -> DyHead | StackedDyHead | None:
+    return None if config.dyhead is None else build_dyhead(config.dyhead, config.channels)
 
 
 def build_dyhead(config: DyHeadConfig, channels: int) -> DyHead | StackedDyHead:

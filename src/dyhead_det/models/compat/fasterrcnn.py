@@ -1,4 +1,4 @@
-"""Faster R-CNN under detectron2's conventions: torchvision's parts, with three steps replaced.
+"""Faster R-CNN under detectron2's conventions: three steps where torchvision does otherwise.
 
 * Proposals are ranked by logit (a sigmoid in float32 makes ties of high ones), clipped to the
   image without its padding, and only empty ones are dropped.
@@ -13,13 +13,10 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.detection import FasterRCNN
-from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.ops import batched_nms, box_area, clip_boxes_to_image
 
-from dyhead_det.config.schema import FasterRCNNConfig
 from dyhead_det.ops.roi_align import pool_by_level, regions_of
 
 
@@ -51,14 +48,14 @@ class Detectron2RegionProposalNetwork(RegionProposalNetwork):  # type: ignore[mi
         )
         boxes_of_images, logits_of_images = [], []
         for index, image_shape in enumerate(image_shapes):
-            places = chosen[index]
-            unclipped, scores = proposals[index, places], logits[index, places]
+            indices = chosen[index]
+            unclipped, scores = proposals[index, indices], logits[index, indices]
             boxes = clip_boxes_to_image(unclipped, image_shape)
             keep = unclipped.isfinite().all(dim=1) & scores.isfinite()
             keep = keep & (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
             keep = keep & (scores.sigmoid() >= self.score_thresh)
-            boxes, scores, places = boxes[keep], scores[keep], places[keep]
-            kept = batched_nms(boxes, scores, level_of_anchor[places], self.nms_thresh)
+            boxes, scores, indices = boxes[keep], scores[keep], indices[keep]
+            kept = batched_nms(boxes, scores, level_of_anchor[indices], self.nms_thresh)
             kept = kept[: self.post_nms_top_n()]
             boxes_of_images.append(boxes[kept])
             logits_of_images.append(scores[kept])
@@ -129,62 +126,17 @@ class Detectron2RoIHeads(RoIHeads):  # type: ignore[misc]  # untyped base
         num_proposals = [each.shape[0] for each in proposals]
         all_scores = F.softmax(class_logits, dim=-1)[:, 1:].split_with_sizes(num_proposals)
         decoded = self.box_coder.decode(box_regression, proposals)
-        # Without proposals the coder leaves the classes joined.
+        # Without proposals the coder leaves the classes unsplit.
         decoded = decoded.reshape(-1, class_logits.shape[1], 4)
         all_boxes = decoded[:, 1:].split_with_sizes(num_proposals)
-        found: list[tuple[Tensor, Tensor, Tensor]] = []
+        detections: dict[str, list[Tensor]] = {"boxes": [], "scores": [], "labels": []}
         for boxes, scores, image_shape in zip(all_boxes, all_scores, image_shapes, strict=True):
             rows, columns = (scores > self.score_thresh).nonzero(as_tuple=True)
             candidates = clip_boxes_to_image(boxes[rows, columns], image_shape)
             candidate_scores = scores[rows, columns]
             keep = batched_nms(candidates, candidate_scores, columns, self.nms_thresh)
             keep = keep[: self.detections_per_img]
-            found.append((candidates[keep], candidate_scores[keep], columns[keep] + 1))
-        return [each[0] for each in found], [each[1] for each in found], [each[2] for each in found]
-
-
-def use_detectron2_steps(
-    network: FasterRCNN, config: FasterRCNNConfig, *, anchor_generator: AnchorGenerator
-) -> None:
-    """Replace the steps that differ, in place; layers with weights stay, and so do their names.
-
-    Args:
-        network: Torchvision's detector, on levels P2 to P6.
-        config: The section it was built from.
-        anchor_generator: For all levels of the pyramid.
-    """
-    network.rpn = Detectron2RegionProposalNetwork(
-        anchor_generator,
-        network.rpn.head,
-        fg_iou_thresh=config.rpn_fg_iou_thresh,
-        bg_iou_thresh=config.rpn_bg_iou_thresh,
-        batch_size_per_image=config.rpn_batch_size_per_image,
-        positive_fraction=config.rpn_positive_fraction,
-        pre_nms_top_n={
-            "training": config.rpn_pre_nms_top_n_train,
-            "testing": config.rpn_pre_nms_top_n_test,
-        },
-        post_nms_top_n={
-            "training": config.rpn_post_nms_top_n_train,
-            "testing": config.rpn_post_nms_top_n_test,
-        },
-        nms_thresh=config.rpn_nms_thresh,
-        score_thresh=config.rpn_score_thresh,
-    )
-    network.roi_heads = Detectron2RoIHeads(
-        box_roi_pool=Detectron2RoIAlign(
-            network.roi_heads.box_roi_pool.featmap_names,
-            finest_level=2,
-            output_size=network.roi_heads.box_roi_pool.output_size,
-        ),
-        box_head=network.roi_heads.box_head,
-        box_predictor=network.roi_heads.box_predictor,
-        fg_iou_thresh=config.box_fg_iou_thresh,
-        bg_iou_thresh=config.box_bg_iou_thresh,
-        batch_size_per_image=config.box_batch_size_per_image,
-        positive_fraction=config.box_positive_fraction,
-        bbox_reg_weights=None,  # (10, 10, 5, 5)
-        score_thresh=config.box_score_thresh,
-        nms_thresh=config.box_nms_thresh,
-        detections_per_img=config.box_detections_per_img,
-    )
+            detections["boxes"].append(candidates[keep])
+            detections["scores"].append(candidate_scores[keep])
+            detections["labels"].append(columns[keep] + 1)
+        return detections["boxes"], detections["scores"], detections["labels"]

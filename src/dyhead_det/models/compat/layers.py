@@ -1,4 +1,4 @@
-"""Layers of the originals that compute something else than torchvision's of the same weights."""
+"""Layers of detectron2 and mmdetection that differ from torchvision's with the same weights."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ class LastLevelP6P7WithoutReLU(LastLevelP6P7):  # type: ignore[misc]  # untyped 
 
 
 class BatchNormKernelFrozenBatchNorm2d(FrozenBatchNorm2d):  # type: ignore[misc]  # untyped base
-    """A frozen batch norm computed by PyTorch's batch norm, as in the originals.
+    """A frozen batch norm computed by PyTorch's batch norm, as in detectron2 and mmdetection.
 
     Elsewhere it is ``x * scale + shift``: the same function, rounded differently.
     """
@@ -38,7 +38,7 @@ class BatchNormKernelFrozenBatchNorm2d(FrozenBatchNorm2d):  # type: ignore[misc]
 
 
 def use_batch_norm_kernel(backbone: nn.Module) -> None:
-    """Let all frozen batch norms of a backbone round as the originals, in place."""
+    """Let all frozen batch norms of a backbone round as in detectron2, in place."""
     for name, module in list(backbone.named_modules()):
         if isinstance(module, FrozenBatchNorm2d):
             replacement = BatchNormKernelFrozenBatchNorm2d(len(module.weight), eps=module.eps)

@@ -10,7 +10,7 @@ import torchvision
 from PIL import Image
 from torch import Tensor
 
-from dyhead_det.models.compat.resized_size import exact
+from dyhead_det.models.resized_size import exact
 
 
 def resize_like_pil(pixels: Tensor, size_hw: tuple[int, int]) -> Tensor:

@@ -1,4 +1,4 @@
-"""RetinaNet under detectron2's conventions: torchvision's parts, other boxes chosen at the end."""
+"""RetinaNet under detectron2's conventions: torchvision's, but other boxes chosen at the end."""
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ class Detectron2RetinaNet(RetinaNet):  # type: ignore[misc]  # untyped base
         Args:
             head_outputs: Per level `cls_logits` (B, A_l, K) and `bbox_regression` (B, A_l, 4).
             anchors: Per image and level (A_l, 4).
-            image_shapes: One per image; the original does not look at them.
+            image_shapes: One per image; detectron2 does not look at them.
         """
         detections = []
         for index in range(len(image_shapes)):
@@ -34,7 +34,7 @@ class Detectron2RetinaNet(RetinaNet):  # type: ignore[misc]  # untyped base
                     strict=True,
                 )
             ]
-            boxes, scores, labels = (torch.cat(parts) for parts in zip(*levels, strict=True))
+            boxes, scores, labels = (torch.cat(each) for each in zip(*levels, strict=True))
             keep = batched_nms(boxes, scores, labels, self.nms_thresh)[: self.detections_per_img]
             detections.append(
                 {"boxes": boxes[keep], "scores": scores[keep], "labels": labels[keep]}
@@ -46,10 +46,10 @@ class Detectron2RetinaNet(RetinaNet):  # type: ignore[misc]  # untyped base
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the best boxes, scores and labels of one level of one image."""
         scores = logits.sigmoid().flatten()  # (A_l * K,)
-        places = (scores > self.score_thresh).nonzero().flatten()
-        scores = scores[places]
+        indices = (scores > self.score_thresh).nonzero().flatten()
+        scores = scores[indices]
         scores, order = scores.topk(det_utils._topk_min(scores, self.topk_candidates, 0))
-        places = places[order]
-        anchor_index = places // logits.shape[1]
+        indices = indices[order]
+        anchor_index = indices // logits.shape[1]
         boxes = self.box_coder.decode_single(deltas[anchor_index], anchors[anchor_index])
-        return boxes, scores, places % logits.shape[1]
+        return boxes, scores, indices % logits.shape[1]

@@ -14,8 +14,9 @@ from dyhead_det.config.schema import (
     ModelConfig,
 )
 from dyhead_det.models.atss.detector import ATSS, ATSSHead, SquareAnchors
-from dyhead_det.models.atss.loss import assign_anchors, centerness
+from dyhead_det.models.atss.loss import centerness
 from dyhead_det.models.detectors import Detector, build_detector
+from dyhead_det.models.matchers import match_atss
 
 STRIDES = [8, 16, 32]
 
@@ -131,7 +132,7 @@ def test_a_fresh_head_believes_that_one_place_in_a_hundred_holds_an_object() -> 
 
 def test_an_image_without_boxes_is_all_background() -> None:
     anchors = torch.rand(6, 4)
-    got = assign_anchors(anchors, torch.zeros(0, 4), num_anchors_per_level=[4, 2], num_candidates=9)
+    got = match_atss(anchors, torch.zeros(0, 4), num_anchors_per_level=[4, 2], num_candidates=9)
     assert got.dtype == torch.int64
     assert got.tolist() == [-1] * 6
 
@@ -140,26 +141,22 @@ def test_a_single_candidate_is_taken() -> None:
     # Its overlap is its own mean, and one number has no spread.
     anchors = torch.tensor([[0.0, 0.0, 8.0, 8.0]])
     boxes = torch.tensor([[1.0, 1.0, 9.0, 9.0]])
-    assert assign_anchors(anchors, boxes, num_anchors_per_level=[1], num_candidates=9).tolist() == [
-        0
-    ]
+    assert match_atss(anchors, boxes, num_anchors_per_level=[1], num_candidates=9).tolist() == [0]
 
 
 def test_an_anchor_goes_to_the_box_that_it_overlaps_most() -> None:
     anchors = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
     boxes = torch.tensor([[0.0, 0.0, 20.0, 10.0], [0.0, 0.0, 10.0, 11.0], [0.0, 0.0, 30.0, 10.0]])
-    assert assign_anchors(anchors, boxes, num_anchors_per_level=[1], num_candidates=9).tolist() == [
-        1
-    ]
+    assert match_atss(anchors, boxes, num_anchors_per_level=[1], num_candidates=9).tolist() == [1]
 
 
 def test_an_anchor_centered_outside_the_box_or_on_its_side_is_not_taken() -> None:
     anchors = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
     for left, expected in ((4.9, 0), (4.995, -1), (5.0, -1), (6.0, -1)):
         boxes = torch.tensor([[left, 0.0, left + 10, 10.0]])
-        assert assign_anchors(
-            anchors, boxes, num_anchors_per_level=[1], num_candidates=9
-        ).tolist() == [expected]
+        assert match_atss(anchors, boxes, num_anchors_per_level=[1], num_candidates=9).tolist() == [
+            expected
+        ]
 
 
 def test_centerness_by_hand() -> None:

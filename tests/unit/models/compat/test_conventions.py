@@ -6,7 +6,6 @@ import pytest
 import torch
 from pydantic import ValidationError
 from torch import nn
-from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.models.swin_transformer import ShiftedWindowAttention
 from torchvision.ops import FrozenBatchNorm2d
 
@@ -22,19 +21,24 @@ from dyhead_det.config.schema import (
 )
 from dyhead_det.models.backbones.build import build_backbone
 from dyhead_det.models.backbones.swin import SWIN_SHAPES, always_shift_windows
-from dyhead_det.models.compat.detectors import Detectron2AnchorGenerator, TwoSidedBoxCoder
+from dyhead_det.models.compat.anchors import Detectron2AnchorGenerator
+from dyhead_det.models.compat.box_coder import MmdetBoxCoder
 from dyhead_det.models.compat.fasterrcnn import Detectron2RoIAlign
-from dyhead_det.models.compat.input import CompatTransform
 from dyhead_det.models.compat.layers import LastLevelP6P7WithoutReLU, use_batch_norm_kernel
-from dyhead_det.models.compat.resized_size import detectron2_size, mmdet_size
+from dyhead_det.models.compat.transform import CompatTransform
 from dyhead_det.models.detectors import build_detector
+from dyhead_det.models.resized_size import detectron2_size, mmdet_size
 from dyhead_det.pretrained.backbones import merge_by_channel_to_by_neighbor
 
 
 def transform(**changes):
     values = {"compat": "detectron2", "resize": "auto", **changes}
     return CompatTransform(
-        GeneralizedRCNNTransform((60,), 100, [0.5, 0.25, 0.125], [1 / 255] * 3, size_divisible=64),
+        short_edges=(60,),
+        long_edge=100,
+        mean=[0.5, 0.25, 0.125],
+        std=[1 / 255] * 3,
+        size_divisible=64,
         **values,
     ).eval()
 
@@ -187,11 +191,11 @@ def test_retinanet_suppresses_before_it_clips():
 def test_mmdetections_boxes_shrink_by_no_more_than_they_may_grow():
     anchors = torch.tensor([[0.0, 0.0, 1000.0, 1000.0]])
     deltas = torch.tensor([[0.0, 0.0, -99.0, 99.0]])  # bounded at the factors 0.016 and 62.5
-    (box,) = TwoSidedBoxCoder((10.0, 10.0, 5.0, 5.0)).decode_single(deltas, anchors)
+    (box,) = MmdetBoxCoder((10.0, 10.0, 5.0, 5.0)).decode_single(deltas, anchors)
     torch.testing.assert_close(box, torch.tensor([492.0, 500 - 31250.0, 508.0, 500 + 31250.0]))
     network = build(ATSSConfig(name="atss"), compat="mmdet")
-    assert isinstance(network.box_coder, TwoSidedBoxCoder)
-    assert not isinstance(build(ATSSConfig(name="atss")).box_coder, TwoSidedBoxCoder)
+    assert isinstance(network.box_coder, MmdetBoxCoder)
+    assert not isinstance(build(ATSSConfig(name="atss")).box_coder, MmdetBoxCoder)
 
 
 def test_mmdetections_p7_sees_the_negative_parts_of_p6():

@@ -1,7 +1,8 @@
 """How large an image becomes: the rules of torchvision, detectron2 and mmdetection.
 
-They count in float64, as Python does: in float32 one image in ten would be a pixel larger or
-smaller. Written with tensors they also hold in a graph, where sizes are no numbers.
+No side becomes less than one pixel, however long and thin an image is. They count in float64, as
+Python does: in float32 one image in ten would be a pixel larger or smaller. Written with tensors
+they also hold in a graph, where sizes are no numbers.
 """
 
 from collections.abc import Iterable
@@ -52,8 +53,8 @@ def exact(size: int) -> Tensor:
 
 
 def _as_size(size_hw: Tensor) -> tuple[int, int]:
-    """Round down to two numbers; while a graph is traced they are tensors, as all sizes then."""
-    whole = size_hw.to(torch.int64)
+    """Round down to two numbers, at least 1; in a traced graph they are tensors, as all sizes."""
+    whole = size_hw.to(torch.int64).clamp(min=1)
     sizes: Iterable[Any] = whole.unbind() if torchvision._is_tracing() else whole.tolist()
     height, width = sizes
     return height, width
