@@ -87,7 +87,6 @@ def with_value(dotted_key, value):
         ("model.detector.rpn_bg_iou_thresh", 0.8),
         ("model.detector.box_bg_iou_thresh", 0.6),
         ("model.detector", {"name": "retinanet", "bg_iou_thresh": 0.6}),
-        ("model.detector", {"name": "fcos"}),  # 16 channels, its group norm has 32 groups
         ("train.batch_size", 10**9),
         ("train.steps", 10**12),
         ("eval.batch_size", 10**6),
