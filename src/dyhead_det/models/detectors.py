@@ -29,6 +29,7 @@ from dyhead_det.models.backbones.pyramid import (
     build_dyhead_backbone,
     wrap_backbone,
 )
+from dyhead_det.models.check_boxes import check_boxes
 from dyhead_det.models.compat.transform import CompatTransform
 from dyhead_det.models.detector_spec import DetectorSpec
 from dyhead_det.models.fasterrcnn import FASTERRCNN_SPEC
@@ -102,12 +103,17 @@ class Detector(nn.Module):
         Returns:
             In training mode scalars by name, whose sum is minimized; else one prediction per
             image, in the image's own pixels, best first.
+
+        Raises:
+            ValueError: In training mode without targets.
+            AssertionError: A box has no area, or is no number.
         """
         if not self.training:
             return [self._to_ours(prediction) for prediction in self.network(images)]
         if targets is None:
             msg = "training mode needs targets; call .eval() to predict"
             raise ValueError(msg)
+        check_boxes([target["boxes"] for target in targets])
         self.image_seeds.start(seed, targets)
         losses: dict[str, Tensor] = self.network(images, self.to_torchvision(targets))
         return losses

@@ -18,6 +18,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from dyhead_det.models.atss.loss import atss_losses, full_precision
+from dyhead_det.models.check_boxes import check_boxes
 from dyhead_det.models.group_norm import build_group_norm
 from dyhead_det.models.matchers import match_atss
 
@@ -103,7 +104,7 @@ class ATSS(nn.Module):
         original_sizes = [(image.shape[-2], image.shape[-1]) for image in images]
         batch, resized_targets = self.transform(images, targets)
         if resized_targets is not None:
-            check_boxes(resized_targets)
+            check_boxes([target["boxes"] for target in resized_targets])
         features = list(self.backbone(batch.tensors).values())
         head_outputs = self.head(features)
         anchors = self.anchor_generator(batch, features)
@@ -217,28 +218,6 @@ class ATSS(nn.Module):
         )[: self.detections_per_img]
         detections = {key: value[kept] for key, value in candidates.items()}
         return _clip_to_image(detections, image_size) if self.clip == "after" else detections
-
-
-def check_boxes(targets: Sequence[Mapping[str, Tensor]]) -> None:
-    """Refuse boxes without area, with the error of torchvision's detectors.
-
-    Args:
-        targets: Per image `boxes` (N, 4).
-
-    Raises:
-        AssertionError: A box is degenerate, or is not a number.
-    """
-    boxes = torch.cat([target["boxes"] for target in targets])
-    has_area = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)  # false where a side is not a number
-    if has_area.all():
-        return
-    for index, target in enumerate(targets):
-        for box in target["boxes"].tolist():
-            if not (box[2] > box[0] and box[3] > box[1]):
-                raise AssertionError(
-                    "All bounding boxes should have positive height and width."
-                    f" Found invalid box {box} for target at index {index}."
-                )
 
 
 def _clip_to_image(detections: dict[str, Tensor], image_size: tuple[int, int]) -> dict[str, Tensor]:
