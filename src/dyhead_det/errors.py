@@ -2,6 +2,7 @@
 
 DyHeadDetError (1)
 |-- ConfigError (2)            a configuration, an option or a device that cannot be honoured
+|   `-- RanksDifferError       processes that train together were started with different ones
 |-- DatasetError (3)           annotations or images that cannot be used
 |-- CheckpointError (4)        a weight file that is missing, damaged or of another kind
 |-- TrainingError (6)          a run that cannot go on
@@ -36,6 +37,10 @@ class ConfigError(DyHeadDetError):
     """A configuration file, a command line option or a device cannot be honoured."""
 
     exit_code = 2
+
+
+class RanksDifferError(ConfigError):
+    """Processes that train together have different configurations, options or data."""
 
 
 class DatasetError(DyHeadDetError):

@@ -110,6 +110,11 @@ if __name__ == "__main__":
     scene, *rest = sys.argv[1:]
     if scene == "train_all":
         train_all(Path(rest[0]))
+    elif scene == "other_setting":  # on the second of the processes
+        setting, *arguments = rest
+        own = ["--set", setting] if os.environ["RANK"] == "1" else []
+        sys.argv[1:] = [*arguments, *own]
+        main()
     else:
         in_the_middle_of_step(3, SCENES[scene])
         sys.argv[1:] = rest

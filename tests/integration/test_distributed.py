@@ -200,3 +200,27 @@ def test_what_all_processes_meet_one_of_them_tells(tmp_path):
     assert line.startswith("error: train.batch_size: 1 images for 2 processes; ")
     assert exit_codes(result) == {2, 6}
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "difference"),
+    [
+        ("optim.lr=0.5", "optim.lr: 0.001 on rank 0, 0.5 on rank 1"),
+        (
+            "data.root={other_data}",
+            r"data.train: '4 images, 4 annotations, checksum \w+' on rank 0, '3 images, 3 "
+            r"annotations, checksum \w+' on rank 1",
+        ),
+    ],
+)
+def test_processes_with_another_configuration_or_other_data_do_not_train(
+    tmp_path, setting, difference
+):
+    config = write_config(tmp_path / "tiny.yaml", make_config(draw_tiny_dataset(tmp_path / "tiny")))
+    draw_tiny_dataset(tmp_path / "other", num_images=3)
+    setting = setting.format(other_data=tmp_path / "other")
+    result = torchrun(PROGRAM, "other_setting", setting, "train", config, "--out", tmp_path / "run")
+    [line] = error_lines(result)
+    assert re.match(f"error: the processes of this run differ: {difference}", line)
+    assert exit_codes(result) == {2}
+    assert not (tmp_path / "run" / "last.pt").exists()

@@ -1,7 +1,7 @@
 """Signals to the program: silent while it is imported, cleaned up after while it works.
 
 Ctrl-C raises `KeyboardInterrupt`, SIGTERM and SIGHUP raise `SystemExit`, so that unfinished files
-are removed on the way out. What saves before it stops (`StopSignals`) takes their place.
+are removed on the way out. What saves before it stops (`graceful_shutdown`) takes their place.
 
 This is the first module that the program imports, so it imports little itself.
 """

@@ -37,7 +37,8 @@ def train(
     """Train a detector as a configuration file says."""
     with quick_imports():
         from dyhead_det.config.file import load_config
-        from dyhead_det.distributed.launch import init_process_group, was_restarted
+        from dyhead_det.distributed.environment import was_restarted
+        from dyhead_det.distributed.launch import init_process_group
         from dyhead_det.distributed.rank_zero import local_main_first, main_only
         from dyhead_det.training.train import train
 

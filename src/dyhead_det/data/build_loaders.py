@@ -2,10 +2,14 @@
 
 import logging
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from dyhead_det.config.schema import DataConfig, RunConfig
+from dyhead_det.contracts import Target
 from dyhead_det.data.balance import aspect_ratio_groups
 from dyhead_det.data.build_datasets import image_counts
 from dyhead_det.data.coco import CocoDataset
@@ -22,25 +26,29 @@ from dyhead_det.distributed.world import get_rank, get_world_size
 logger = logging.getLogger(__name__)
 
 
-def training_loader(config: RunConfig, data: CocoDataset, device: torch.device) -> DetectionLoader:
+def training_loader(
+    config: RunConfig,
+    data: CocoDataset,
+    device: torch.device,
+    *,
+    augmentation: Callable[..., Any] | None = None,
+) -> DetectionLoader:
     """Build the loader of a run, with its augmentation.
+
+    Args:
+        config: The run.
+        data: What to train on.
+        device: Where batches go.
+        augmentation: A transform of images and targets in place of `data.augment`.
 
     Raises:
         DatasetError: If there is no image.
     """
-    # Imported here since evaluation goes without; it brings PyTorch's compiler with it.
-    from dyhead_det.data.transforms import build_augmentation  # noqa: PLC0415
-
-    augmentation = build_augmentation(
-        horizontal_flip=config.data.augment.horizontal_flip,
-        vertical_flip=config.data.augment.vertical_flip,
-        photometric=config.data.augment.photometric,
-        large_scale_jitter=config.data.augment.large_scale_jitter,
-        size=config.model.input.short_edge,
-    )
     resized_to = largest_training_size(config) if config.data.reduce_jpegs else None
     return build_train_loader(
-        DetectionDataset(data, augmentation=augmentation, resized_to=resized_to),
+        DetectionDataset(
+            data, augmentation=_augmentation(config, augmentation), resized_to=resized_to
+        ),
         _loader_options(config.data, device),
         batch_size=config.train.batch_size,
         seed=config.seed,
@@ -48,6 +56,24 @@ def training_loader(config: RunConfig, data: CocoDataset, device: torch.device) 
         groups=aspect_ratio_groups(data) if config.data.group_by_aspect_ratio else None,
         rank=get_rank(),
         world_size=get_world_size(),
+    )
+
+
+def _augmentation(
+    config: RunConfig, custom: Callable[..., Any] | None
+) -> Callable[[Tensor, Target], tuple[Tensor, Target]] | None:
+    # Imported here since evaluation goes without; it brings PyTorch's compiler with it.
+    from dyhead_det.data.custom_augmentation import CustomAugmentation  # noqa: PLC0415
+    from dyhead_det.data.transforms import build_augmentation  # noqa: PLC0415
+
+    if custom is not None:
+        return CustomAugmentation(custom)
+    return build_augmentation(
+        horizontal_flip=config.data.augment.horizontal_flip,
+        vertical_flip=config.data.augment.vertical_flip,
+        photometric=config.data.augment.photometric,
+        large_scale_jitter=config.data.augment.large_scale_jitter,
+        size=config.model.input.short_edge,
     )
 
 

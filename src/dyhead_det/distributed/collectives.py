@@ -67,6 +67,16 @@ def gather_objects(values: list[Value]) -> list[Value]:
     return [value for of_one in lists for value in of_one] if is_main() else []
 
 
+def all_gather_objects(value: Value) -> list[Value]:
+    """Return the value of every rank, by rank, on every rank."""
+    if get_world_size() == 1:
+        return [value]
+    of_all: list[Value | None] = [None] * get_world_size()
+    with _lost_connections_explained():
+        dist.all_gather_object(of_all, value)
+    return of_all  # type: ignore[return-value]  # they were filled
+
+
 def broadcast_buffers(module: nn.Module) -> None:
     """Give all ranks the buffers of rank 0: those of batch norms depend on its images."""
     if get_world_size() > 1:

@@ -6,7 +6,6 @@ NCCL where there is CUDA.
 """
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -17,13 +16,16 @@ from torch.distributed.rendezvous import rendezvous
 
 from dyhead_det.distributed.collectives import is_lost_connection, lost_process
 from dyhead_det.distributed.device import choose_device
+from dyhead_det.distributed.environment import LaunchEnvironment, read_launch_environment
 from dyhead_det.distributed.fresh_store import fresh_store
 from dyhead_det.distributed.leaving import leave
 from dyhead_det.distributed.world import is_main
-from dyhead_det.errors import ConfigError
+from dyhead_det.errors import ConfigError, LostProcessError
 
 # For one that is stuck: longer than what one does alone, scoring or the first download of weights.
 TIMEOUT = timedelta(minutes=30)
+# For all to start: before that they only import PyTorch, from a slow disk it may be.
+JOIN_TIMEOUT = timedelta(minutes=5)
 
 
 @contextmanager
@@ -40,13 +42,19 @@ def init_process_group(device_name: str) -> Iterator[torch.device]:
         The device of this rank.
 
     Raises:
-        ConfigError: If this machine has no device for every rank.
+        ConfigError: If this machine has no device for every rank, or the environment that the
+            launcher has set makes no sense.
+        LostProcessError: If the others do not come.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or not dist.is_torchelastic_launched():
+    environment = read_launch_environment()
+    if environment is None:
         yield choose_device(device_name)
         return
-    device = _own_device(device_name)
-    _connect(device)
+    device = _own_device(device_name, environment)
+    if dist.is_initialized():  # by a block around this one
+        yield device
+        return
+    _connect(device, environment)
     try:
         yield device
     except RuntimeError as error:
@@ -63,21 +71,17 @@ def init_process_group(device_name: str) -> Iterator[torch.device]:
         dist.destroy_process_group()
 
 
-def was_restarted() -> bool:
-    """Return whether torchrun has started this run again, after a rank or a machine was lost."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-
-
-def _own_device(name: str) -> torch.device:
+def _own_device(name: str, environment: LaunchEnvironment) -> torch.device:
     """Return the device of this rank, one for each on CUDA."""
     try:
-        return _one_of(choose_device(name), num_here=int(os.environ["LOCAL_WORLD_SIZE"]))
+        return _one_of(choose_device(name), environment)
     except ConfigError as error:
-        error.is_reported = int(os.environ["LOCAL_RANK"]) > 0  # all on this machine meet it
+        error.is_reported = environment.local_rank > 0  # all on this machine meet it
         raise
 
 
-def _one_of(device: torch.device, *, num_here: int) -> torch.device:
+def _one_of(device: torch.device, environment: LaunchEnvironment) -> torch.device:
+    num_here = environment.local_world_size
     if device.type == "cpu":
         return device
     if device.type != "cuda" or device.index is not None:
@@ -89,12 +93,20 @@ def _one_of(device: torch.device, *, num_here: int) -> torch.device:
             f"device: {num_here} processes on a machine with {torch.cuda.device_count()} CUDA "
             f"devices; use torchrun --nproc-per-node {torch.cuda.device_count()}"
         )
-    return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    return torch.device("cuda", environment.local_rank)
 
 
-def _connect(device: torch.device) -> None:
-    store, rank, world_size = next(rendezvous("env://", timeout=TIMEOUT))
-    store = fresh_store(store, rank, world_size, TIMEOUT)
+def _connect(device: torch.device, environment: LaunchEnvironment) -> None:
+    rank, world_size = environment.rank, environment.world_size
+    try:
+        store, _, _ = next(rendezvous("env://", timeout=JOIN_TIMEOUT))
+        store = fresh_store(store, rank, world_size, JOIN_TIMEOUT)
+    except RuntimeError as error:  # a port in use, an address that leads nowhere, a rank that fails
+        reason = str(error).splitlines()[0]
+        raise LostProcessError(
+            f"process {rank} of {world_size}: the processes of this run have not met at "
+            f"{environment.address}: {reason}; a process that has ended says why itself"
+        ) from error
     is_cuda = device.type == "cuda"
     if is_cuda:
         torch.cuda.set_device(device)

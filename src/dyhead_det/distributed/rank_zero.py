@@ -1,13 +1,13 @@
 """What only one rank does (writing files, printing) or does before the others (downloading)."""
 
 import logging
-import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
 from typing import ParamSpec
 
 from dyhead_det.distributed.collectives import barrier
+from dyhead_det.distributed.environment import get_local_rank
 from dyhead_det.distributed.world import get_world_size, is_main
 
 Arguments = ParamSpec("Arguments")
@@ -35,8 +35,7 @@ def local_main_first() -> Iterator[None]:
 
     They find what has been downloaded or decoded already, and nothing is logged several times.
     """
-    is_first = int(os.environ.get("LOCAL_RANK", "0")) == 0 or get_world_size() == 1
-    if is_first:
+    if get_world_size() == 1 or get_local_rank() == 0:
         yield
         barrier()
         return

@@ -1,6 +1,6 @@
-"""What ends a run from outside, heeded where its state is whole: between two steps or batches.
+"""Graceful shutdown: signals take effect only between two steps or batches, where states are whole.
 
-Processes that train together agree before every batch, so that they stop at the same one.
+Ranks agree before every batch, so that they stop at the same one.
 """
 
 import os
@@ -8,8 +8,8 @@ import signal
 import threading
 import traceback
 from collections.abc import Iterator, Sized
-from contextlib import AbstractContextManager
-from types import FrameType, TracebackType
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any, Protocol
 
 from dyhead_det.distributed.collectives import all_gather_numbers
@@ -37,8 +37,9 @@ class Batches(Sized, Protocol):
     def __iter__(self) -> Iterator[Any]: ...
 
 
-class StopSignals(AbstractContextManager["StopSignals"]):
-    """Notes Ctrl-C, SIGTERM and a lost terminal instead of dying at once.
+@contextmanager
+def graceful_shutdown() -> Iterator["StopSignals"]:
+    """Note Ctrl-C, SIGTERM and a lost terminal during a block instead of dying at once.
 
     A second Ctrl-C or lost terminal acts as if this were not here. A second SIGTERM does nothing:
     schedulers and torchrun both send it to the same process, and have SIGKILL to insist.
@@ -46,28 +47,38 @@ class StopSignals(AbstractContextManager["StopSignals"]):
     The death of a worker process is noted too: PyTorch would raise an error wherever the program
     is, in the middle of a step.
 
-    Outside the main thread, where Python lets nobody handle signals, nothing is noted.
+    Python handles signals in the main thread only; in another one they act as ever.
     """
+    stop = StopSignals()
+    if threading.current_thread() is threading.main_thread():
+        stop.take_over_signals()
+    try:
+        yield stop
+    finally:
+        stop.give_back_signals()
+
+
+class StopSignals:
+    """The signals that have come, and batches that heed them; see `graceful_shutdown`."""
 
     def __init__(self) -> None:
         self.received: int | None = None
         self._previous: dict[int, Any] = {}
         self._has_lost_child = False
-        self._handles_signals = threading.current_thread() is threading.main_thread()
 
-    def __enter__(self) -> "StopSignals":
-        if self._handles_signals:
-            self._previous = {number: signal.signal(number, self._note) for number in _SIGNALS}
-        return self
+    def take_over_signals(self) -> None:
+        """Take the place of the handlers of signals that end a program.
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+        Those that a program in another language has set could not be put back.
+        """
+        known = [number for number in _SIGNALS if signal.getsignal(number) is not None]
+        self._previous = {number: signal.signal(number, self._note) for number in known}
+
+    def give_back_signals(self) -> None:
+        """Put the handlers back that were there."""
         for number, previous in self._previous.items():
             signal.signal(number, previous)
+        self._previous = {}
 
     def check(self) -> None:
         """Raise `StopRequested` if a signal has come to this process; errors as `check_workers`."""
@@ -87,8 +98,10 @@ class StopSignals(AbstractContextManager["StopSignals"]):
 
     def take_over_deaths(self) -> None:
         """Take the place of PyTorch's handler, which is there once worker processes are."""
+        if not self._previous:  # signals are left alone
+            return
         handler = signal.getsignal(_SIGCHLD) if _SIGCHLD else None
-        if self._handles_signals and callable(handler) and handler != self._note_death:
+        if callable(handler) and handler != self._note_death:
             self._previous[_SIGCHLD] = handler
             signal.signal(_SIGCHLD, self._note_death)
 

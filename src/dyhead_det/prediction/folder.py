@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from dyhead_det.contracts import Prediction
 from dyhead_det.data.images import read_image
-from dyhead_det.distributed.stopping import StopRequested, StopSignals
+from dyhead_det.distributed.stopping import StopRequested, graceful_shutdown
 from dyhead_det.errors import DatasetError, OutputError, StoppedError
 from dyhead_det.escaping import listed, printable
 from dyhead_det.evaluation.evaluate import to_coco, write_json
@@ -92,7 +92,7 @@ def predict_to_folder(
     run = _Run(images, pictures, out)
     stopped_by: StopRequested | None = None
     try:
-        with StopSignals() as stop:
+        with graceful_shutdown() as stop:
             for batch in _batches(_read(run), batch_size):
                 stop.check()
                 detections = _predict(

@@ -5,7 +5,7 @@ import logging
 from dyhead_det.data.build_loaders import training_loader
 from dyhead_det.data.loaders import DetectionLoader
 from dyhead_det.distributed.ddp import wrap_ddp
-from dyhead_det.distributed.stopping import StopRequested, StopSignals
+from dyhead_det.distributed.stopping import StopRequested, StopSignals, graceful_shutdown
 from dyhead_det.errors import DatasetError, LostProcessError, StoppedError, WorkerDiedError
 from dyhead_det.reporting.progress import TrainProgress, memory_gib
 from dyhead_det.reporting.stopwatch import EVALUATION, LOADING, STEPS
@@ -33,8 +33,13 @@ def run_to_the_end(run: Run) -> None:
         stopwatch=run.parts.stopwatch,
     )
     run.ddp_model = wrap_ddp(run.parts.detector)
-    loader = training_loader(run.parts.config, run.parts.train_data, run.parts.device)
-    with StopSignals() as stop, progress, recorded(run, progress) as record:
+    loader = training_loader(
+        run.parts.config,
+        run.parts.train_data,
+        run.parts.device,
+        augmentation=run.parts.augmentation,
+    )
+    with graceful_shutdown() as stop, progress, recorded(run, progress) as record:
         try:
             _alternate(run, loader, stop, progress, record)
             save_last(run)

@@ -37,6 +37,7 @@ from dyhead_det.reporting.report import RunFacts, Timing, report_text
 from dyhead_det.reporting.stopwatch import LOADING, REPORTING, STEPS
 from dyhead_det.reporting.tensorboard import TensorBoardLog, require_tensorboard
 from dyhead_det.training.run import Run
+from dyhead_det.training.run_folder import REPORT
 from dyhead_det.visualize.part_curves import plot_part_curves
 from dyhead_det.visualize.plots import plot_curves
 
@@ -180,7 +181,7 @@ class RunRecord:
                 plot_curves(rows, out / "curves.png")
                 plot_part_curves(rows, out / "parts.png")
                 self._num_plotted_rows = len(rows)
-        with self._spared("report.md"), written_whole(out / "report.md") as unfinished:
+        with self._spared(REPORT), written_whole(out / REPORT) as unfinished:
             unfinished.write_text(report_text(self._facts(state, rows)), encoding="utf-8")
 
     def _facts(self, state: str, rows: Sequence[Row]) -> RunFacts:

@@ -2,9 +2,10 @@
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -41,6 +42,7 @@ class RunParts:
 
     steps_per_epoch: Steps in which every image comes as often as `data.sampling` says.
     num_steps: The length of the run.
+    augmentation: In place of the configuration's, as `train` takes it.
     ema: The moving average of the detector's weights, if one is kept.
     part_log: What measures the parts of the detector in every step, if asked for.
     """
@@ -55,6 +57,7 @@ class RunParts:
     backbone_freezer: BackboneFreezer
     optimizer: torch.optim.Optimizer
     learning_rate: LearningRate
+    augmentation: Callable[..., Any] | None
     scaler: torch.amp.GradScaler
     steps_per_epoch: int
     num_steps: int
@@ -135,7 +138,14 @@ class Run:
         return f"step {self.saved[0]} is saved in {self.parts.last_path}"
 
 
-def build_run(config: RunConfig, out: Path, device: torch.device, *, is_new: bool) -> Run:
+def build_run(
+    config: RunConfig,
+    out: Path,
+    device: torch.device,
+    *,
+    is_new: bool,
+    augmentation: Callable[..., Any] | None = None,
+) -> Run:
     """Build a run before its first step.
 
     Args:
@@ -143,6 +153,7 @@ def build_run(config: RunConfig, out: Path, device: torch.device, *, is_new: boo
         out: The run folder.
         device: Where to train.
         is_new: Only then weights to start from are read.
+        augmentation: In place of the configuration's, as `train` takes it.
 
     Raises:
         ConfigError: If there are more ranks than images in a batch.
@@ -179,6 +190,7 @@ def build_run(config: RunConfig, out: Path, device: torch.device, *, is_new: boo
         backbone_freezer=_backbone_freezer(config.train.freeze, detector, steps_per_epoch),
         optimizer=optimizer,
         learning_rate=LearningRate(config.schedule, optimizer, num_steps=num_steps),
+        augmentation=augmentation,
         scaler=torch.amp.GradScaler(device.type, enabled=config.train.amp == "fp16"),
         steps_per_epoch=steps_per_epoch,
         num_steps=num_steps,

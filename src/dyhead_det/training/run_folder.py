@@ -24,6 +24,7 @@ LAST = "last.pt"
 PREVIOUS = "previous.pt"
 BEST = "best.pt"
 METRICS = "metrics.jsonl"
+REPORT = "report.md"
 
 # Windows locks bytes, which nobody can read then: one far behind the text.
 _LOCKED_BYTE = 1 << 30
@@ -80,7 +81,8 @@ def load_last(folder: Path) -> Checkpoint | None:
 def _hold(lock: FileIO, folder: Path) -> None:
     """Lock an open file until it is closed: unlike a mere file, that cannot be left behind.
 
-    `lockf` gives child processes no share in the lock; some outlive a killed run for seconds.
+    `lockf` gives child processes no share in the lock; some outlive a killed run for seconds. (The
+    `filelock` library takes `flock`, which they inherit.)
     """
     try:
         if sys.platform == "win32":

@@ -10,7 +10,7 @@ from dyhead_det.distributed.collectives import (
     gather_objects,
 )
 from dyhead_det.distributed.ddp import wrap_ddp
-from dyhead_det.distributed.launch import init_process_group, was_restarted
+from dyhead_det.distributed.launch import init_process_group
 from dyhead_det.distributed.world import get_rank, get_world_size, is_main
 from dyhead_det.errors import ConfigError
 
@@ -35,19 +35,12 @@ def test_what_only_the_main_process_does_is_left_out_in_others(monkeypatch):
     assert done == ["main"]
 
 
-@pytest.mark.parametrize(("count", "expected"), [(None, False), ("0", False), ("1", True)])
-def test_torchrun_says_whether_it_has_started_a_run_again(monkeypatch, count, expected):
-    monkeypatch.delenv("TORCHELASTIC_RESTART_COUNT", raising=False)
-    if count is not None:
-        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", count)
-    assert was_restarted() is expected
-
-
 @pytest.fixture(params=[0, 1])
 def local_rank(monkeypatch, request):
     """Let this be one of two processes that torchrun has started on a machine with one GPU."""
-    values = {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    for name, value in {**values, "LOCAL_RANK": str(request.param)}.items():
+    rank = str(request.param)
+    values = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "LOCAL_RANK": rank, "RANK": rank}
+    for name, value in {**values, "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     return request.param

@@ -1,11 +1,12 @@
-"""Batches in step with those of other processes, until a signal comes to one of them."""
+"""Batches in step with those of other ranks, until a signal comes to one of them."""
 
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from dyhead_det.distributed import stopping
-from dyhead_det.distributed.stopping import StopRequested, StopSignals
+from dyhead_det.distributed.stopping import StopRequested, StopSignals, graceful_shutdown
 
 NO_SIGNAL, LEFT, ENDED = 0, True, False
 
@@ -47,3 +48,26 @@ def test_a_signal_to_one_process_stops_all_before_the_same_batch(other_process):
     next(watched)
     with pytest.raises(StopRequested, match="SIGTERM"):
         next(watched)
+
+
+def test_a_signal_waits_for_the_next_batch_and_handlers_come_back():
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with graceful_shutdown() as stop:
+        batch_numbers = iter(stop.watch(batches(1, 1)))
+        next(batch_numbers)
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(StopRequested, match="SIGTERM"):
+            next(batch_numbers)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_in_another_thread_signals_are_left_alone():
+    before = signal.getsignal(signal.SIGINT)
+
+    def handler_inside():
+        with graceful_shutdown() as stop:
+            assert len(list(stop.watch(batches(1, 2)))) == 2
+            return signal.getsignal(signal.SIGINT)
+
+    with ThreadPoolExecutor(1) as threads:
+        assert threads.submit(handler_inside).result() == before
