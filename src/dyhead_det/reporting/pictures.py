@@ -1,5 +1,6 @@
 """Pictures of a run: the first batch as the detector gets it, and what the detector finds."""
 
+import itertools
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,13 +12,15 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 
-from dyhead_det.contracts import Prediction
+from dyhead_det.contracts import Prediction, Target
 from dyhead_det.data.coco import CocoDataset
 from dyhead_det.data.images import read_image
 from dyhead_det.errors import DatasetError
 from dyhead_det.evaluation.ground_truth import CocoResult
+from dyhead_det.evaluation.matching import IOU_THRESHOLD, match_image
 from dyhead_det.models.detectors import Detector
-from dyhead_det.visualize.draw import Comparison, contact_sheet, draw_comparisons, draw_detections
+from dyhead_det.visualize.draw import draw_detections
+from dyhead_det.visualize.sheet import Outcome, Scored, contact_sheet, outcome_sheet
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +28,7 @@ logger = logging.getLogger(__name__)
 SHOWN_SCORE = 0.3
 # More pictures on one sheet, or larger ones, would not be looked at.
 _MOST_OF_A_BATCH = 16
-_MOST_COMPARED = 5
-_COMPARED_EDGE = 640
+_MOST_SHOWN = 12
 _SHEET_WIDTH = 1600
 
 # What a detector's own transform returns in training: labels are torchvision's there.
@@ -83,7 +85,7 @@ def draw_batch(
 
 
 def draw_validation(dataset: CocoDataset, detections: Iterable[CocoResult]) -> Image.Image | None:
-    """Draw annotated and detected objects side by side for a few images, always the same ones.
+    """Draw hits, misses and false detections in a few images, always the same ones.
 
     Args:
         dataset: what was evaluated on.
@@ -92,27 +94,65 @@ def draw_validation(dataset: CocoDataset, detections: Iterable[CocoResult]) -> I
     Returns:
         The sheet, None where no image can be read.
     """
-    found: dict[int, list[CocoResult]] = {}
+    strong: dict[int, list[CocoResult]] = {}
     for detection in detections:
         if detection["score"] >= SHOWN_SCORE:
-            found.setdefault(detection["image_id"], []).append(detection)
-    comparisons = [
-        Comparison(
+            strong.setdefault(detection["image_id"], []).append(detection)
+    images = [
+        Scored(
             title=str(dataset.file_names[index]),
             image=image,
-            truth=dataset.target(index),
-            prediction=_as_prediction(found.get(int(dataset.image_ids[index]), []), dataset),
+            outcomes=_outcomes(dataset, index, strong.get(int(dataset.image_ids[index]), [])),
         )
         for index, image in readable_images(dataset, _spread(dataset))
     ]
-    if not comparisons:
+    if not images:
         return None
-    return draw_comparisons(
-        comparisons,
-        dataset.categories.names,
-        note=f" with a score from {SHOWN_SCORE:.0%} on",
-        tile=_COMPARED_EDGE,
+    return outcome_sheet(
+        images,
+        width=_SHEET_WIDTH,
+        note=f"(scores from {SHOWN_SCORE:.0%}, IoU from {IOU_THRESHOLD:.0%} on)",
     )
+
+
+def _outcomes(dataset: CocoDataset, index: int, detections: list[CocoResult]) -> list[Outcome]:
+    """Tell hits, misses and false detections of an image apart; detections in crowds are none."""
+    truth, prediction = dataset.target(index), _as_prediction(detections, dataset)
+    is_right, is_in_crowd, is_found = match_image(truth, prediction, _crowds(dataset, index))
+    names = dataset.categories.names
+    missed = [
+        Outcome("missed", _corners(box), names[label])
+        for box, label in zip(
+            truth["boxes"][~is_found], truth["labels"][~is_found].tolist(), strict=True
+        )
+    ]
+    detected = [
+        Outcome("hit" if hit else "false", _corners(box), f"{names[label]} {score:.0%}")
+        for box, label, score, hit, ignored in zip(
+            prediction["boxes"],
+            prediction["labels"].tolist(),
+            prediction["scores"].tolist(),
+            is_right.tolist(),
+            is_in_crowd.tolist(),
+            strict=True,
+        )
+        if not ignored
+    ]
+    return [*missed, *detected]
+
+
+def _crowds(dataset: CocoDataset, index: int) -> Target:
+    """Return the crowd regions of an image."""
+    rows = np.arange(dataset.offsets[index], dataset.offsets[index + 1])
+    rows = rows[dataset.is_crowd[rows]]
+    return Target(
+        boxes=torch.from_numpy(dataset.boxes[rows]), labels=torch.from_numpy(dataset.labels[rows])
+    )
+
+
+def _corners(box: Tensor) -> tuple[float, float, float, float]:
+    x1, y1, x2, y2 = box.tolist()
+    return x1, y1, x2, y2
 
 
 def _spread(dataset: CocoDataset) -> list[int]:
@@ -120,18 +160,24 @@ def _spread(dataset: CocoDataset) -> list[int]:
     candidates: NDArray[np.integer] = np.flatnonzero(np.diff(dataset.offsets))
     if not len(candidates):
         candidates = np.arange(len(dataset))
-    positions = np.linspace(0, len(candidates) - 1, min(_MOST_COMPARED, len(candidates)))
+    positions = np.linspace(0, len(candidates) - 1, min(_MOST_SHOWN, len(candidates)))
     chosen: list[int] = candidates[positions.round().astype(int)].tolist()
     return chosen
 
 
-def readable_images(dataset: CocoDataset, indices: Iterable[int]) -> Iterator[tuple[int, Tensor]]:
-    """Read images, without those that cannot be read."""
-    for index in indices:
-        try:
-            yield index, read_image(dataset.path(index), annotated_size=dataset.size_wh(index))
-        except DatasetError as error:
-            logger.warning("left out: %s", error)
+def readable_images(dataset: CocoDataset, chosen: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+    """Read images; in place of one that cannot be read comes another one, if one of two can."""
+    others = (index for index in range(len(dataset)) if index not in chosen)
+    for index in chosen:
+        for candidate in itertools.chain([index], itertools.islice(others, 2)):
+            path, size_wh = dataset.path(candidate), dataset.size_wh(candidate)
+            try:
+                image = read_image(path, annotated_size=size_wh)
+            except DatasetError as error:
+                logger.warning("left out: %s", error)
+            else:
+                yield candidate, image
+                break
 
 
 def _as_prediction(detections: list[CocoResult], dataset: CocoDataset) -> Prediction:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from dyhead_det.contracts import Prediction, Target
+from dyhead_det.escaping import printable
 
 Color = tuple[int, int, int]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -22,6 +22,15 @@ Rectangle = tuple[int, int, int, int]
 READABLE_EDGE = 320
 PAPER: Color = (250, 250, 250)
 INK: Color = (30, 30, 30)
+
+
+class Mark(NamedTuple):
+    """A box to draw: `xyxy` in pixels of the image; without a caption only its outline."""
+
+    box: tuple[float, float, float, float]
+    caption: str
+    color: Color
+    is_dashed: bool = False
 
 
 def class_color(label: int) -> Color:
@@ -60,13 +69,6 @@ def draw_detections(
     Returns:
         An RGB picture.
     """
-    picture = Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0).numpy()))
-    scale: float = math.ceil(READABLE_EDGE / max(picture.size))
-    if longer_edge is not None:
-        scale = longer_edge / max(picture.size)
-    width, height = (max(1, round(edge * scale)) for edge in picture.size)
-    picture = picture.resize((width, height), Image.Resampling.BICUBIC)
-    outlines = _outlines(boxes, scale, picture.size)
     numbers = np.asarray(labels, dtype=np.int64).reshape(-1).tolist()
     captions = [names[label] for label in numbers]
     if scores is not None:
@@ -74,85 +76,51 @@ def draw_detections(
         captions = [
             f"{name} {percent:.0f}%" for name, percent in zip(captions, percents, strict=True)
         ]
-    canvas = ImageDraw.Draw(picture)
-    colors = [class_color(label) for label in numbers]
-    # The best detection is drawn last and stays visible.
-    for outline, color in reversed(list(zip(outlines, colors, strict=True))):
-        _draw_outline(canvas, outline, color, picture.size)
-    _draw_labels(canvas, outlines, captions, colors, picture.size)
-    return picture
+    corners = np.asarray(boxes, dtype=np.float64).reshape(-1, 4).tolist()
+    marks = [
+        Mark((x1, y1, x2, y2), caption, class_color(label))
+        for (x1, y1, x2, y2), caption, label in zip(corners, captions, numbers, strict=True)
+    ]
+    return draw_marks(image, marks, longer_edge=longer_edge)
 
 
-class Comparison(NamedTuple):
-    """An image (3, H, W) uint8 with its annotated and its detected objects, best first."""
-
-    title: str
-    image: Tensor
-    truth: Target
-    prediction: Prediction
-
-
-def draw_comparisons(
-    comparisons: Sequence[Comparison],
-    names: Sequence[str] | Mapping[int, str],
+def draw_marks(
+    image: Tensor,
+    marks: Sequence[Mark],
     *,
-    note: str,
-    tile: int,
+    longer_edge: int | None = None,
+    line_width: int | None = None,
 ) -> Image.Image:
-    """Put the annotated objects (left) beside the detected ones (right), one image a row.
+    """Draw boxes with captions onto a copy of an image.
 
     Args:
-        comparisons: at least one.
-        names: what each class number is called.
-        note: what is said of all detections, behind their number.
-        tile: longer edge of each picture on the sheet, in pixels.
+        image: (3, H, W) uint8.
+        marks: what is to be drawn; the first lies on top, and chooses the place of its caption.
+        longer_edge: as in `draw_detections`.
+        line_width: in pixels, by default after the size of the picture.
+
+    Returns:
+        An RGB picture.
     """
-    pictures, titles = [], []
-    for title, image, truth, found in comparisons:
-        pictures += [
-            draw_detections(image, truth["boxes"], truth["labels"], None, names, longer_edge=tile),
-            draw_detections(
-                image, found["boxes"], found["labels"], found["scores"], names, longer_edge=tile
-            ),
-        ]
-        titles += [
-            f"annotated: {len(truth['labels'])} in {title}",
-            f"detected: {len(found['labels'])}{note}",
-        ]
-    return contact_sheet(pictures, titles, columns=2, tile=tile)
-
-
-def contact_sheet(
-    pictures: Sequence[Image.Image], titles: Sequence[str], *, columns: int, tile: int
-) -> Image.Image:
-    """Lay pictures out row by row, each under its title.
-
-    Args:
-        pictures: at least one; larger ones are reduced to the tile, smaller ones are not enlarged.
-        titles: one for each picture.
-        columns: pictures in a row.
-        tile: largest width and height of a picture on the sheet, in pixels.
-    """
-    tiles = [picture.copy() for picture in pictures]
-    for reduced in tiles:
-        reduced.thumbnail((tile, tile))
-    font = ImageFont.load_default(max(11, tile // 32))
-    gap = max(4, tile // 50)
-    title_height = _text_height(font) + gap
-    columns = min(columns, len(tiles))
-    width = max(picture.width for picture in tiles)
-    height = max(picture.height for picture in tiles) + title_height
-    rows = math.ceil(len(tiles) / columns)
-    sheet = Image.new(
-        "RGB", (gap + columns * (width + gap), gap + rows * (height + gap)), color=PAPER
+    picture = Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0).numpy()))
+    scale: float = math.ceil(READABLE_EDGE / max(picture.size))
+    if longer_edge is not None:
+        scale = longer_edge / max(picture.size)
+    width, height = (max(1, round(edge * scale)) for edge in picture.size)
+    picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+    outlines = _outlines([mark.box for mark in marks], scale, picture.size)
+    canvas = ImageDraw.Draw(picture)
+    line_width = line_width or max(2, round(math.sqrt(width * height) / 250))
+    for outline, mark in reversed(list(zip(outlines, marks, strict=True))):
+        draw_outline(canvas, outline, mark.color, width=line_width, is_dashed=mark.is_dashed)
+    _draw_labels(
+        canvas,
+        [outline for outline, mark in zip(outlines, marks, strict=True) if mark.caption],
+        [printable(mark.caption) for mark in marks if mark.caption],
+        [mark.color for mark in marks if mark.caption],
+        picture.size,
     )
-    canvas = ImageDraw.Draw(sheet)
-    for i, (picture, title) in enumerate(zip(tiles, titles, strict=True)):
-        left = gap + i % columns * (width + gap)
-        top = gap + i // columns * (height + gap)
-        canvas.text((left, top), _shortened(title, font, width), fill=INK, font=font)
-        sheet.paste(picture, (left, top + title_height))
-    return sheet
+    return picture
 
 
 def _outlines(boxes: ArrayLike, scale: float, size: tuple[int, int]) -> list[Rectangle]:
@@ -167,14 +135,24 @@ def _outlines(boxes: ArrayLike, scale: float, size: tuple[int, int]) -> list[Rec
     ]
 
 
-def _draw_outline(
-    canvas: ImageDraw.ImageDraw, outline: Rectangle, color: Color, size: tuple[int, int]
+def draw_outline(
+    canvas: ImageDraw.ImageDraw, outline: Rectangle, color: Color, *, width: int, is_dashed: bool
 ) -> None:
     """Draw a box inside its own pixels, with a thin dark line that parts it from the picture."""
-    width = max(2, round(math.sqrt(size[0] * size[1]) / 250))
     left, top, right, bottom = outline
     canvas.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline=INK, width=1)
-    canvas.rectangle(outline, outline=color, width=width)
+    if not is_dashed:
+        canvas.rectangle(outline, outline=color, width=width)
+        return
+    dash = 4 * width
+    for start in range(left, right + 1, 2 * dash):
+        end = min(start + dash, right)
+        canvas.rectangle((start, top, end, min(top + width - 1, bottom)), fill=color)
+        canvas.rectangle((start, max(bottom - width + 1, top), end, bottom), fill=color)
+    for start in range(top, bottom + 1, 2 * dash):
+        end = min(start + dash, bottom)
+        canvas.rectangle((left, start, min(left + width - 1, right), end), fill=color)
+        canvas.rectangle((max(right - width + 1, left), start, right, end), fill=color)
 
 
 def _draw_labels(
@@ -189,12 +167,12 @@ def _draw_labels(
     A caption without a free place goes where it would have gone alone, underneath the better ones.
     """
     font = _font(size)
-    padding = max(1, _text_height(font) // 6)
-    height = _text_height(font) + 2 * padding
+    padding = max(1, text_height(font) // 6)
+    height = text_height(font) + 2 * padding
     taken = np.empty((0, 4), dtype=np.int64)
     plates: list[tuple[Rectangle, str, Color]] = []
     for outline, caption, color in zip(outlines, captions, colors, strict=True):
-        text = _shortened(caption, font, size[0] - 2 * padding)
+        text = shortened(caption, font, size[0] - 2 * padding)
         width = math.ceil(font.getlength(text)) + 2 * padding
         places = [(x, y, x + width, y + height) for x, y in _places(outline, (width, height), size)]
         free = [place for place in places if not _overlaps(place, taken)]
@@ -248,12 +226,12 @@ def _font(size: tuple[int, int]) -> Font:
     return ImageFont.load_default(max(11, round(math.sqrt(size[0] * size[1]) / 45)))
 
 
-def _text_height(font: Font) -> int:
+def text_height(font: Font) -> int:
     """Return the height of a line, from above capitals to below a `g`."""
     return math.ceil(font.getbbox("Ag")[3])
 
 
-def _shortened(text: str, font: Font, width: int) -> str:
+def shortened(text: str, font: Font, width: int) -> str:
     """Cut a text that is wider than `width` pixels and end it with an ellipsis."""
     if font.getlength(text) <= width:
         return text

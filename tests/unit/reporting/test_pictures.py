@@ -1,6 +1,7 @@
-"""The first batch is shown as the detector gets it, detections beside their truth."""
+"""The first batch is shown as the detector gets it, detections by what became of them."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from dyhead_det.reporting.pictures import (
     draw_validation,
 )
 from dyhead_det.visualize.draw import class_color
+from dyhead_det.visualize.sheet import STYLES
 
 from conftest import make_config
 
@@ -98,17 +100,41 @@ def test_results_become_boxes_with_labels_best_first(dataset):
     assert _as_prediction([], dataset)["boxes"].shape == (0, 4)
 
 
-def test_strong_detections_are_drawn_and_weak_ones_left_out(dataset):
-    circle = class_color(1)  # nothing is annotated as a circle
+def kinds(dataset, *detections):
+    """Which kinds of outcomes the sheet shows below its legend."""
+    pixels = np.asarray(draw_validation(dataset, detections))
+    black = (pixels == 0).all(axis=2).any(axis=1)  # the images are black; ink is not quite
+    below = pixels[black.argmax() :]
+    return {kind for kind, style in STYLES.items() if (below == style.color).all(axis=2).any()}
 
-    def has_circle(*detections):
-        pixels = np.asarray(draw_validation(dataset, detections))
-        halves = np.split(pixels, [pixels.shape[1] // 2], axis=1)
-        return [bool((half == circle).all(axis=2).any()) for half in halves]
 
-    assert has_circle(result(10, 0.9, category_id=11)) == [False, True]
-    assert has_circle(result(10, 0.2, category_id=11)) == [False, False]
-    assert has_circle() == [False, False]
+def test_hits_misses_and_false_detections_are_told_apart(dataset):
+    squares = [
+        result(int(image_id), 0.9, bbox=box)
+        for image_id, box in zip(dataset.image_ids, dataset.boxes_xywh.tolist(), strict=True)
+    ]
+    assert kinds(dataset) == {"missed"}
+    assert kinds(dataset, *squares) == {"hit"}
+    assert kinds(dataset, *squares[1:]) == {"hit", "missed"}
+    twice = [*squares, {**squares[0], "score": 0.5}]
+    assert kinds(dataset, *twice) == {"hit", "false"}
+    circle = result(10, 0.9, category_id=11)  # nothing is annotated as a circle
+    assert kinds(dataset, *squares, circle) == {"hit", "false"}
+
+
+def test_weak_detections_are_left_out(dataset):
+    assert kinds(dataset, result(10, 0.2, category_id=11)) == {"missed"}
+
+
+def test_detections_in_a_crowd_region_are_not_shown_as_false(dataset):
+    crowd = replace(dataset, is_crowd=np.ones(len(dataset), dtype=np.bool_))
+    inside = [
+        result(int(image_id), 0.9, bbox=(x + 2, y + 2, 9, 9))
+        for image_id, (x, y, _, _) in zip(
+            dataset.image_ids, dataset.boxes_xywh.tolist(), strict=True
+        )
+    ]
+    assert kinds(crowd, *inside) == set()
 
 
 def test_images_with_objects_are_chosen_from_all_over_the_data_set(tmp_path):
@@ -123,9 +149,13 @@ def test_images_with_objects_are_chosen_from_all_over_the_data_set(tmp_path):
         (tmp_path / "a.json").write_text(json.dumps(document))
         return _spread(load_coco(tmp_path / "a.json", tmp_path, split="val"))
 
-    assert chosen(boxes) == [1, 25, 49, 73, 97]
+    chosen_of_many = chosen(boxes)
+    assert len(chosen_of_many) == 12
+    assert (chosen_of_many[0], chosen_of_many[-1]) == (1, 97)
+    assert all(index % 2 for index in chosen_of_many)  # those with boxes
+    assert max(np.diff(chosen_of_many)) <= 10
     assert chosen(boxes[:2]) == [1, 3]
-    assert chosen([]) == [0, 25, 50, 74, 99]
+    assert len(chosen([])) == 12
 
 
 def test_unreadable_images_are_left_out_of_the_picture(dataset, tiny_dataset, caplog):

@@ -8,17 +8,14 @@ import torch
 
 from dyhead_det.visualize.draw import (
     READABLE_EDGE,
-    Comparison,
     _font,
     _outlines,
     _overlaps,
     _places,
-    _shortened,
     _text_color,
     class_color,
-    contact_sheet,
-    draw_comparisons,
     draw_detections,
+    shortened,
 )
 
 GRAY = 120
@@ -119,11 +116,11 @@ def test_overlap_does_not_count_touching_edges():
 
 def test_long_names_end_with_an_ellipsis_within_the_width():
     font = _font((640, 480))
-    text = _shortened("a name that does not fit", font, 60)
+    text = shortened("a name that does not fit", font, 60)
     assert text.startswith("a na")
     assert text.endswith("…")
     assert font.getlength(text) <= 60
-    assert _shortened("cat", font, 60) == "cat"
+    assert shortened("cat", font, 60) == "cat"
 
 
 def test_text_is_black_on_light_and_white_on_dark_colors():
@@ -152,30 +149,3 @@ def test_class_colors_are_fixed_and_the_first_twenty_are_far_apart():
     colors = np.array([class_color(label) for label in range(20)], dtype=float)
     distances = np.linalg.norm(colors[:, None] - colors[None], axis=2)
     assert distances[~np.eye(20, dtype=bool)].min() > 50
-
-
-def test_a_comparison_shows_truth_and_detections_side_by_side():
-    truth = {"boxes": torch.tensor([[10.0, 50, 100, 150]]), "labels": torch.tensor([0])}
-    detected = {
-        "boxes": torch.tensor([[200.0, 50, 300, 150]]),
-        "labels": torch.tensor([1]),
-        "scores": torch.tensor([0.8]),
-    }
-    comparison = Comparison("a.jpg", gray_image(240, 320), truth, detected)
-    sheet = draw_comparisons([comparison], ["cat", "dog"], note="", tile=320)
-    assert 2 * 320 <= sheet.width < 2 * 330
-    left, right = np.split(np.asarray(sheet), [sheet.width // 2], axis=1)
-    assert (left == class_color(0)).all(axis=2).any()
-    assert not (left == class_color(1)).all(axis=2).any()
-    assert (right == class_color(1)).all(axis=2).any()
-    assert not (right == class_color(0)).all(axis=2).any()
-
-
-def test_a_contact_sheet_lays_pictures_out_in_rows():
-    pictures = [draw_detections(gray_image(400, 400), [], [], None, []) for _ in range(5)]
-    sheet = contact_sheet(pictures, [f"picture {i}" for i in range(5)], columns=2, tile=100)
-    pixels = np.asarray(sheet)
-    is_picture = (pixels == GRAY).all(axis=2)
-    assert is_picture.sum() == 5 * 100 * 100
-    assert 2 * 100 < sheet.width < 2 * 100 + 50
-    assert 3 * 100 < sheet.height < 3 * 150
