@@ -62,21 +62,38 @@ def written_whole(
     unfinished = _unfinished_path(path)
     unfinished.unlink(missing_ok=True)  # it may be a second name of a file that is still needed
     try:
-        yield unfinished
-        if durable:
-            _sync(unfinished)
-        if previous is not None and path.exists():
-            link_or_copy(path, previous)
-        unfinished.replace(path)
-        if durable and os.name == "posix":  # elsewhere a folder cannot be opened
-            _sync(path.parent)
-    except OSError as error:
-        if error.errno is None or error.filename not in (None, str(unfinished), unfinished):
-            raise
-        raise OSError(error.errno, error.strerror, str(path)) from error
+        with _errors_named(path, unfinished):
+            yield unfinished
+            if durable:
+                _sync(unfinished)
+            if previous is not None and path.exists():
+                link_or_copy(path, previous)
+            unfinished.replace(path)
+            if durable and os.name == "posix":  # elsewhere a folder cannot be opened
+                _sync(path.parent)
     finally:
         with suppress(OSError):  # a disk that has become read-only says so above
             unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_written_whole(folder: Path) -> Iterator[Path]:
+    """Give another folder to fill, and put it in the place of `folder` at the end.
+
+    Raises:
+        OSError: As `written_whole`.
+    """
+    unfinished = _unfinished_path(folder)
+    new = unfinished / "new"
+    try:
+        with _errors_named(folder, unfinished):
+            new.mkdir(parents=True)
+            yield new
+            if folder.exists():
+                folder.rename(unfinished / "replaced")
+            new.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def link_or_copy(path: Path, other: Path) -> None:
@@ -91,16 +108,16 @@ def link_or_copy(path: Path, other: Path) -> None:
 def remove_unfinished(folder: Path) -> None:
     """Remove what `written_whole` left where it was killed; nobody may be writing there."""
     for path in folder.glob(f".*{_UNFINISHED}"):
-        path.unlink()
+        _remove(path)
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove what `written_whole` left in processes of this machine that are no more."""
+    """Remove what processes of this machine that are no more have left unfinished."""
     with suppress(OSError):  # what cannot be removed is in nobody's way
         for path in folder.glob(f".*{_own_end('*')}"):
             number = path.name.removesuffix(_UNFINISHED).rpartition("-")[2]
             if number.isdecimal() and not _is_running(int(number)):
-                path.unlink(missing_ok=True)
+                _remove(path)
 
 
 def require_writable(folder: Path, *names: str, option: str = "--out") -> None:
@@ -154,6 +171,25 @@ def require_new(path: Path, *, overwrite: bool) -> None:
     if path.exists() and not (overwrite and path.is_file()):
         how = "replace it by --overwrite" if path.is_file() else "it is no file"
         raise ConfigError(f"{path} is there already; give another name, or {how}")
+
+
+@contextmanager
+def _errors_named(path: Path, unfinished: Path) -> Iterator[None]:
+    """Let errors of the system that name no file, or the unfinished one, name `path`."""
+    try:
+        yield
+    except OSError as error:
+        named = Path(os.fsdecode(error.filename)) if error.filename is not None else unfinished
+        if error.errno is None or not named.is_relative_to(unfinished):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _unfinished_path(path: Path) -> Path:

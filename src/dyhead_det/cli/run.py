@@ -120,7 +120,7 @@ def evaluate(
 
     out = out or checkpoint.parent / "eval"
     with init_process_group(device) as own_device:
-        result = evaluate_checkpoint(
+        evaluate_checkpoint(
             checkpoint,
             out,
             data=data,
@@ -131,8 +131,9 @@ def evaluate(
             short_edge=short_edge,
             long_edge=long_edge,
             device=own_device,
+            show=lambda result: main_only(echo)(result.table()),
         )
-        main_only(echo)(f"{result.table()}\n\nwritten: {out}/metrics.json, {out}/detections.json")
+        main_only(echo)(f"\nwritten: {out}/metrics.json, {out}/detections.json")
 
 
 def _score_results(
@@ -148,7 +149,10 @@ def _score_results(
         from dyhead_det.evaluation.coco_scores import MAX_DETECTIONS
         from dyhead_det.evaluation.evaluate import write_metrics
         from dyhead_det.evaluation.results_file import evaluate_results
+        from dyhead_det.files import require_writable
 
+    if out is not None:
+        require_writable(out, "metrics.json")
     result = evaluate_results(
         detections,
         annotations,

@@ -24,12 +24,13 @@ def import_(
     format: Annotated[
         Literal["auto", "detectron2", "mmdet"], typer.Option(help="Whose file it is.")
     ] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
 ) -> None:
     """Turn published weights into a checkpoint that finds exactly the same."""
     from dyhead_det.pretrained.importing import import_weights
 
     clean_up_on_signals()
-    report = import_weights(source, out, format=format)
+    report = import_weights(source, out, format=format, overwrite=overwrite)
     echo(f"{report}\nwritten: {out}")
 
 

@@ -5,7 +5,6 @@ The same seed gives the same pictures, and with one version of Pillow the same b
 
 import colorsys
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from dyhead_det.errors import DatasetError
+from dyhead_det.files import folder_written_whole, require_writable
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -52,6 +52,8 @@ def draw_demo(folder: Path, *, num_train: int, num_val: int, size: int, seed: in
 
     Raises:
         DatasetError: if the folder holds something else.
+        ConfigError: if nothing can be written there.
+        OSError: if the disk is full.
     """
     info = {
         "description": _DESCRIPTION,
@@ -67,14 +69,10 @@ def draw_demo(folder: Path, *, num_train: int, num_val: int, size: int, seed: in
         raise DatasetError(
             f"{folder} holds something else than a demo data set; choose another folder"
         )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as workplace:
-        drawn = Path(workplace) / "drawn"
+    require_writable(folder.parent, option="FOLDER")
+    with folder_written_whole(folder) as drawn:
         _draw_split(drawn, "train", range(num_train), info)
         _draw_split(drawn, "val", range(num_train, num_train + num_val), info)
-        if folder.exists():
-            folder.rename(Path(workplace) / "replaced")
-        drawn.rename(folder)
 
 
 def _is_complete(folder: Path, info: dict[str, Any]) -> bool:

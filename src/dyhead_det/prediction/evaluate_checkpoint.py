@@ -1,5 +1,6 @@
 """`eval`: a checkpoint and a data set in, the COCO numbers and the detections out."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -7,10 +8,12 @@ import torch
 from dyhead_det.checkpoints.checkpoint import load_checkpoint
 from dyhead_det.data.build_datasets import load_evaluation_data
 from dyhead_det.data.build_loaders import evaluation_loader
-from dyhead_det.distributed.rank_zero import local_main_first
+from dyhead_det.distributed.rank_zero import local_main_first, main_only
 from dyhead_det.evaluation.coco_scores import Backend, EvalResult
 from dyhead_det.evaluation.evaluate import evaluate_detector, write_results
+from dyhead_det.files import require_writable
 from dyhead_det.models.runtime import pytorch_switches
+from dyhead_det.prediction.arguments import require_count, require_edges
 from dyhead_det.prediction.predictor import Predictor
 
 
@@ -26,16 +29,36 @@ def evaluate_checkpoint(
     short_edge: int | None,
     long_edge: int | None,
     device: torch.device,
+    show: Callable[[EvalResult], None] = lambda _result: None,
 ) -> EvalResult:
     """Evaluate a checkpoint; write `metrics.json` and `detections.json` into a folder.
 
     What is None is as in the run that made the checkpoint, so that its own numbers come again.
 
+    Args:
+        path: The checkpoint.
+        out: The folder for the results, which is tried before any image is read.
+        data: Annotations (.json), or a YAML file with root, annotations and images.
+        images: The folder of the images of annotations.
+        backend: Who computes the numbers.
+        batch_size: Images at a time.
+        max_detections: Of an image and class that AP counts.
+        short_edge: Images are resized to this shorter edge in pixels.
+        long_edge: Bound of the longer edge in pixels.
+        device: Where to run.
+        show: Is given the numbers before they are written, which a full disk may prevent.
+
     Raises:
         CheckpointError: If the checkpoint cannot be used.
         ConfigError: If options do not go together.
         DatasetError: If the data cannot be used or its categories are others.
+        OSError: If the disk is full.
+        ValueError: If a number is out of range.
     """
+    require_edges(short_edge, long_edge)
+    for name, value in {"batch_size": batch_size, "max_detections": max_detections}.items():
+        if value is not None:
+            require_count(name, value)
     with local_main_first():
         checkpoint = load_checkpoint(path)
         config = checkpoint.config
@@ -43,6 +66,7 @@ def evaluate_checkpoint(
         predictor = Predictor.from_checkpoint(
             checkpoint, device=device, short_edge=short_edge, long_edge=long_edge
         )
+        main_only(require_writable)(out, "metrics.json", "detections.json")
     loader = evaluation_loader(
         config.data, dataset, predictor.device, batch_size=batch_size or config.eval.batch_size
     )
@@ -58,5 +82,6 @@ def evaluate_checkpoint(
             detections_per_image=config.model.detector.detections_per_img,
             progress=True,
         )
+    show(result)
     write_results(out, result, detections)
     return result

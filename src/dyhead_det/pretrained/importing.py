@@ -30,6 +30,7 @@ from dyhead_det.config.schema import (
 )
 from dyhead_det.contracts import Category, CategoryMap
 from dyhead_det.errors import CheckpointError
+from dyhead_det.files import require_new, require_writable
 from dyhead_det.models.detectors import build_detector
 from dyhead_det.pretrained import detectron2, mmdet
 from dyhead_det.pretrained.coco_categories import COCO_CATEGORIES
@@ -54,20 +55,26 @@ class _Importer(Protocol):
 _IMPORTERS: dict[str, _Importer] = {"detectron2": detectron2, "mmdet": mmdet}
 
 
-def import_weights(source: Path, out: Path, *, format: WeightFormat) -> ImportReport:
+def import_weights(
+    source: Path, out: Path, *, format: WeightFormat, overwrite: bool = False
+) -> ImportReport:
     """Write a checkpoint from a file of published weights.
 
     Args:
         source: A file of the authors' models or of mmdetection's.
         out: The checkpoint to write.
         format: Whose file it is; `auto` finds out.
+        overwrite: Replace a file that is there.
 
     Returns:
         What became of every key.
 
     Raises:
         CheckpointError: If the file is missing, damaged, or of another kind: with what it is.
+        ConfigError: If `out` is there already or cannot be written.
     """
+    require_new(out, overwrite=overwrite)
+    require_writable(out.parent, option="OUT")
     content = read_foreign_file(source)
     tensors = named_tensors(content)
     importers = _IMPORTERS if format == "auto" else {format: _IMPORTERS[format]}
@@ -92,7 +99,6 @@ def import_weights(source: Path, out: Path, *, format: WeightFormat) -> ImportRe
         step=0,
         metrics={},
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
     save_checkpoint(out, checkpoint)
     without = dict.fromkeys(names_without_tensors(content), "no tensor")
     return replace(report, dropped={**report.dropped, **without})
