@@ -1,6 +1,7 @@
 """What goes wrong in a process, built into it before it runs the program."""
 
 import errno
+import importlib
 import os
 import random
 import resource
@@ -145,6 +146,31 @@ def file_size_limited(number: int, lifted: int = 0, size: int = 100_000) -> None
 def _limit_file_size(size: int | None) -> None:
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard if size is None else size, hard))
+
+
+def files_small(size: int) -> None:
+    """Let no file grow beyond a size, from the start."""
+    _limit_file_size(size)
+
+
+def signalled_in(module: str, function: str, name: str, call: int = 1) -> None:
+    """Send the process a signal as a function of a module is called for the call-th time."""
+    target = importlib.import_module(module)
+    real, count = getattr(target, function), iter(range(1, 10**6))
+
+    def signalled(*arguments, **keywords):
+        if next(count) == call:
+            signal.raise_signal(getattr(signal, name))
+        return real(*arguments, **keywords)
+
+    setattr(target, function, signalled)
+
+
+def streams_on_full_disk(descriptors: list) -> None:
+    """Put a full disk behind stdout (1), stderr (2) or both, from the start."""
+    for descriptor in descriptors:
+        with Path("/dev/full").open("w") as full:
+            os.dup2(full.fileno(), descriptor)
 
 
 def no_space_for_rows(number: int, lifted: int) -> None:

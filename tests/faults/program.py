@@ -72,13 +72,19 @@ class Project:
         **options: int | str,
     ) -> Outcome:
         """Train in a new process, with a fault from `injections` and `key=value` settings."""
-        arguments = ["train", str(self.config), "--out", str(out), "--device", "cpu"]
+        arguments = ["train", self.config, "--out", out, "--device", "cpu"]
         arguments += ["--resume"] * resume
         for setting in settings:
             arguments += ["--set", setting]
+        return self.run(*arguments, fault=fault, **options)
+
+    def run(
+        self, *arguments: object, fault: str | None = None, **options: int | str | None
+    ) -> Outcome:
+        """Run a command in a new process, with a fault from `injections`."""
         output = self.folder / "output.txt"
         order = {
-            "arguments": arguments,
+            "arguments": [str(argument) for argument in arguments],
             "fault": fault,
             "options": options,
             "output": str(output),
