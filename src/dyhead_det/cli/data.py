@@ -7,7 +7,6 @@ import typer
 
 from dyhead_det.cli.interrupts import clean_up_on_signals
 from dyhead_det.cli.streams import echo
-from dyhead_det.escaping import printable
 
 app = typer.Typer(help="Make and check data sets.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -32,15 +31,14 @@ def demo(
 def check(
     annotations: Annotated[Path, typer.Argument(help="A COCO annotation file.")],
     images: Annotated[Path, typer.Option(file_okay=False, help="The folder of its images.")],
+    no_images: Annotated[
+        bool, typer.Option("--no-images", help="Do not open the images, which takes longest.")
+    ] = False,
 ) -> None:
-    """Read a data set as training would, and tell what is repaired or wrong."""
-    from dyhead_det.data.coco import load_coco, require_images
+    """Read a data set and its images as training would, and list what is wrong with it."""
+    from dyhead_det.data.check import check_dataset
 
     clean_up_on_signals()
-    dataset = load_coco(annotations, images, split="train")
-    require_images(dataset)
-    echo(
-        f"{annotations}: {len(dataset)} images, {len(dataset.boxes)} boxes, "
-        f"{int(dataset.is_crowd.sum())} of them crowds, {len(dataset.categories)} categories: "
-        f"{', '.join(map(printable, dataset.categories.names))}"
-    )
+    found = check_dataset(annotations, images, open_images=not no_images)
+    echo(found.text())
+    found.require_usable()

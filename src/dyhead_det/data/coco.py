@@ -136,18 +136,25 @@ class CocoDataset:
         image_of_row = np.repeat(np.arange(len(self)), np.diff(self.offsets))
         num_objects = np.bincount(image_of_row[~self.is_crowd], minlength=len(self))
         is_kept = num_objects > 0
-        rows = is_kept[image_of_row]
         return replace(
-            self,
+            self.select_annotations(is_kept[image_of_row]),
             image_ids=self.image_ids[is_kept],
             file_names=self.file_names.select(is_kept),
             sizes_wh=self.sizes_wh[is_kept],
             offsets=_offsets(np.diff(self.offsets)[is_kept]),
-            boxes_xywh=self.boxes_xywh[rows],
-            labels=self.labels[rows],
-            areas=self.areas[rows],
-            is_crowd=self.is_crowd[rows],
-            annotation_ids=self.annotation_ids[rows],
+        )
+
+    def select_annotations(self, flags: Flags) -> "CocoDataset":
+        """Return all images with some of their annotations, (M,)."""
+        image_of_row = np.repeat(np.arange(len(self)), np.diff(self.offsets))
+        return replace(
+            self,
+            offsets=_offsets(np.bincount(image_of_row[flags], minlength=len(self))),
+            boxes_xywh=self.boxes_xywh[flags],
+            labels=self.labels[flags],
+            areas=self.areas[flags],
+            is_crowd=self.is_crowd[flags],
+            annotation_ids=self.annotation_ids[flags],
         )
 
     def ground_truth(self) -> dict[str, Any]:

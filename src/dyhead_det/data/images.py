@@ -63,6 +63,24 @@ _TURNS = {
 }
 
 
+class WrongSizeError(DatasetError):
+    """An image has another size than its annotations are made for.
+
+    Attributes:
+        sizes: both of them, in words.
+    """
+
+    def __init__(
+        self, path: Path, *, size: tuple[int, int], annotated_size: tuple[int, int]
+    ) -> None:
+        has, wanted = (f"{width} x {height}" for width, height in (size, annotated_size))
+        self.sizes = f"{has} pixels, annotated for {wanted}"
+        super().__init__(
+            f"{path} has {has} pixels, but its annotations are made for {wanted}: the boxes would "
+            f"be wrong; use the original image, or correct its entry in the annotation file"
+        )
+
+
 def read_image(
     path: Path,
     *,
@@ -109,10 +127,10 @@ def image_size(path: Path) -> tuple[int, int]:
         return _shown_size(image)
 
 
-def is_stored_turned(path: Path) -> bool:
-    """Return whether the EXIF orientation of an image swaps its sides; errors as `image_size`."""
+def stored_size(path: Path) -> tuple[int, int]:
+    """Return width and height of the picture as stored, not yet turned; else as `image_size`."""
     with _named_errors(path), open_file(path) as file, Image.open(file) as image:
-        return _shown_size(image) != image.size
+        return image.size
 
 
 @cache
@@ -245,11 +263,7 @@ def _shown_size(image: Image.Image) -> tuple[int, int]:
 
 def _require_size(image: Image.Image, path: Path, annotated_size: tuple[int, int]) -> None:
     if annotated_size != image.size:
-        raise DatasetError(
-            f"{path} has {image.width} x {image.height} pixels, but its annotations are made for "
-            f"{annotated_size[0]} x {annotated_size[1]}: the boxes would be wrong; "
-            f"use the original image, or correct its entry in the annotation file"
-        )
+        raise WrongSizeError(path, size=image.size, annotated_size=annotated_size)
 
 
 def _reduced(image: Image.Image, resized_to: tuple[int, int]) -> Image.Image:

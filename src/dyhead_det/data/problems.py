@@ -12,7 +12,7 @@ from dyhead_det.escaping import printable
 logger = logging.getLogger(__name__)
 
 _NUM_SHOWN = 5
-_LONGEST_NAME = 100  # characters
+_LONGEST_NAME = 160  # characters
 
 
 @dataclass(frozen=True)

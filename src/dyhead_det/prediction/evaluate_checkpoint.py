@@ -62,7 +62,9 @@ def evaluate_checkpoint(
     with local_main_first():
         checkpoint = load_checkpoint(path)
         config = checkpoint.config
-        dataset = load_evaluation_data(config.data, data=data, images=images)
+        dataset = load_evaluation_data(
+            config.data, data=data, images=images, categories=checkpoint.categories
+        )
         predictor = Predictor.from_checkpoint(
             checkpoint, device=device, short_edge=short_edge, long_edge=long_edge
         )

@@ -166,7 +166,7 @@ def build_run(
         )
         raise ConfigError(msg)
     train_data = load_training_data(config.data)
-    val_data = load_validation_data(config.data)
+    val_data = load_validation_data(config.data, categories=train_data.categories)
     if val_data is not None:  # better now than after the first epoch
         match_categories(train_data.categories, val_data.ground_truth()["categories"])
     detector = _build_start(config, train_data, device, is_new=is_new)
