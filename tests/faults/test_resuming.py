@@ -15,6 +15,7 @@ HARMLESS = {
     "eval": "{backend: pycocotools, batch_size: 3}",
     "train.accumulate": "2",
     "train.log_every_steps": "7",
+    "train.log_parts": "true",
     "train.save_every_epochs": "5",
     "train.save_every_steps": "5",
     "train.save_every_minutes": "5",
