@@ -1,7 +1,6 @@
-"""Checkpoints: plain tensors and values, written whole or not at all, read without running code."""
+"""Checkpoints: plain tensors and values, written whole or not at all, read field by field."""
 
-import zipfile
-import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,27 +9,21 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from dyhead_det.checkpoints.foreign_files import named_tensors
 from dyhead_det.checkpoints.migrate import FIRST_VERSION, VERSION, migrate
 from dyhead_det.checkpoints.recognize import looks_like
-from dyhead_det.checkpoints.state_dicts import read_torch_file
+from dyhead_det.checkpoints.state_dicts import require_finite
+from dyhead_det.checkpoints.weight_files import has_placeholders, named_tensors, read_weight_file
 from dyhead_det.config.schema import RunConfig, parse_config, to_plain
-from dyhead_det.contracts import CategoryMap
+from dyhead_det.contracts import Category, CategoryMap
 from dyhead_det.distributed.rank_zero import main_only
 from dyhead_det.errors import CheckpointError
+from dyhead_det.escaping import printable
 from dyhead_det.files import written_whole
 
 FORMAT = "dyhead-det"
 
-# What `zipfile` raises for one or the other wrong byte, besides its own error.
-_DAMAGES = (
-    zipfile.BadZipFile,
-    zlib.error,
-    OSError,
-    EOFError,
-    RuntimeError,  # NotImplementedError too
-    ValueError,
-)
+MAX_CATEGORIES = 100_000
+_MAX_BITS = 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +32,7 @@ class Checkpoint:
 
     model: the detector's state dict, on the CPU when it was read from a file.
     metrics: COCO numbers on the validation data at this step, if there are any.
-    training: the state of the run (see `engine.train`), or None.
+    training: the state of the run (see `training.run`), plain values as they were read, or None.
     """
 
     config: RunConfig
@@ -80,54 +73,143 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read what `save_checkpoint` wrote, onto the CPU.
 
     Raises:
-        CheckpointError: If the file is missing, damaged, unsafe, of another program or version.
+        CheckpointError: If the file is missing, damaged, unsafe, of another program or version, or
+            if anything in it is not what it should be.
     """
-    if zipfile.is_zipfile(path) and (damage := find_damage(path)):
-        msg = f"{path}: damaged: {damage}"
-        raise CheckpointError(msg)
-    content = read_torch_file(path)
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    return parse_checkpoint(read_weight_file(path), source=str(path))
+
+
+def parse_checkpoint(content: object, *, source: str) -> Checkpoint:
+    """Check what was read from a file, field by field.
+
+    Args:
+        content: As `read_weight_file` returns it.
+        source: What to call the file in messages.
+
+    Raises:
+        CheckpointError: As `load_checkpoint`.
+    """
+    if not isinstance(content, dict) or not is_ours(content):
         likeness = looks_like(content, named_tensors(content))
         is_published = likeness.startswith("a DyHead model")
         hint = ": import it first, `dyhead-det weights import`" if is_published else ""
         raise CheckpointError(
-            f"{path}: not a checkpoint of dyhead-det; it looks like {likeness}{hint}"
+            f"{source}: refused, not a checkpoint of dyhead-det as a run's best.pt and last.pt; it "
+            f"looks like {likeness}{hint}"
+        )
+    if has_placeholders(content):
+        raise CheckpointError(
+            f"{source}: refused, it holds more than plain values and tensors of real numbers: "
+            "dyhead-det writes no such file, and in other programs it could run code"
         )
     version = content.get("version")
-    if not isinstance(version, int) or version < FIRST_VERSION:
-        raise CheckpointError(f"{path}: no version of dyhead-det has written format {version!r}")
+    if type(version) is not int or version < FIRST_VERSION:
+        raise CheckpointError(f"{source}: no version of dyhead-det has written such a format")
     if version > VERSION:
-        msg = f"{path}: written by a newer dyhead-det (format {version}); upgrade it"
-        raise CheckpointError(msg)
-    try:
-        content = migrate(content, version)
-        return Checkpoint(
-            config=parse_config(content["config"]),
-            categories=CategoryMap.from_plain(content["categories"]),
-            model=content["model"],
-            step=content["step"],
-            metrics=content["metrics"],
-            training=content["training"],
+        raise CheckpointError(
+            f"{source}: written by a newer dyhead-det (format {version}); upgrade it"
         )
-    except (KeyError, ValidationError) as error:
-        msg = f"{path}: incomplete or of another version of dyhead-det: {error}"
-        raise CheckpointError(msg) from error
-
-
-def find_damage(path: Path) -> str | None:
-    """Compare what a file of PyTorch holds with its checksums, which PyTorch does not do.
-
-    Returns:
-        What is wrong, a missing file included; None where nothing is.
-    """
     try:
-        with zipfile.ZipFile(path) as archive:
-            member = archive.testzip()
-    except PermissionError:
-        return None
-    except _DAMAGES as error:
-        return str(error)
-    return None if member is None else f"the checksum of {member} does not fit"
+        return _parse_fields(content, version)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = printable(".".join(map(str, ("config", *first["loc"]))), max_length=80)
+        raise CheckpointError(f"{source}: {place}: {first['msg']}") from error
+    except ValueError as error:
+        raise CheckpointError(f"{source}: {error}") from error
+    except CheckpointError as error:
+        raise CheckpointError(f"{source}: {error}") from error
+
+
+def is_ours(content: object) -> bool:
+    """Return whether what was read from a file says that it is a checkpoint of ours."""
+    return isinstance(content, Mapping) and content.get("format") == FORMAT
+
+
+def _parse_fields(content: dict[str, Any], version: int) -> Checkpoint:
+    config = _field(content, "config", dict)
+    _require_plain(config, "config")
+    content = migrate(content, version)
+    step = _field(content, "step", int)
+    if step < 0 or step.bit_length() > _MAX_BITS:
+        raise ValueError("step: no number of steps")
+    training = content.get("training")
+    if training is not None:
+        training = _with_text_keys(_field(content, "training", dict), "training")
+    return Checkpoint(
+        config=parse_config(content["config"]),
+        categories=_parse_categories(_field(content, "categories", list)),
+        model=_parse_model(_field(content, "model", dict)),
+        step=step,
+        metrics=_parse_metrics(_field(content, "metrics", dict)),
+        training=training,
+    )
+
+
+def _field(content: dict[str, Any], name: str, kind: type) -> Any:  # noqa: ANN401 - of that kind
+    if name not in content:
+        raise ValueError(f"incomplete: {name} is missing")
+    value = content[name]
+    if type(value) is not kind:
+        raise ValueError(f"{name}: a {type(value).__name__} instead of a {kind.__name__}")
+    return value
+
+
+def _with_text_keys(values: dict[Any, Any], name: str) -> dict[str, Any]:
+    if not all(type(key) is str for key in values):
+        raise ValueError(f"{name}: its keys are not all text")
+    return values
+
+
+def _require_plain(value: object, place: str) -> None:
+    """Check that a value can be written as JSON, as a configuration can."""
+    if isinstance(value, dict):
+        for key, item in _with_text_keys(value, place).items():
+            _require_plain(item, f"{place}.{printable(key, max_length=40)}")
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _require_plain(item, place)
+    elif isinstance(value, int):
+        if value.bit_length() > _MAX_BITS:
+            raise ValueError(f"{place}: a number of {value.bit_length()} bits")
+    elif value is not None and not isinstance(value, str | float):
+        raise ValueError(f"{place}: a {type(value).__name__}")
+
+
+def _parse_categories(entries: list[Any]) -> CategoryMap:
+    if not 0 < len(entries) <= MAX_CATEGORIES:
+        raise ValueError(f"categories: {len(entries)} of them")
+    by_label: dict[int, Category] = {}
+    for entry in entries:
+        values = entry if isinstance(entry, dict) else {}
+        name, dataset_id, label = map(values.get, ("name", "dataset_id", "label"))
+        if type(name) is not str or type(dataset_id) is not int or type(label) is not int:
+            raise ValueError("categories: wanted are a name, a dataset_id and a label of each")
+        if dataset_id.bit_length() > _MAX_BITS:
+            raise ValueError(f"categories: an id of {dataset_id.bit_length()} bits")
+        by_label[label] = Category(name, dataset_id)
+    if sorted(by_label) != list(range(len(entries))):
+        raise ValueError(f"categories: their labels are not 0 to {len(entries) - 1}")
+    return CategoryMap(tuple(by_label[label] for label in range(len(entries))))
+
+
+def _parse_model(values: dict[Any, Any]) -> dict[str, Tensor]:
+    model = _with_text_keys(values, "model")
+    other = [name for name, value in model.items() if not isinstance(value, Tensor)]
+    if other or not model:
+        what = f"{printable(other[0], max_length=80)} is no tensor" if other else "it is empty"
+        raise ValueError(f"model: {what}")
+    require_finite(model, source="model")
+    return model
+
+
+def _parse_metrics(values: dict[Any, Any]) -> dict[str, float | None]:
+    metrics = _with_text_keys(values, "metrics")
+    for name, value in metrics.items():
+        if value is not None and type(value) not in (int, float):
+            shown = printable(name, max_length=80)
+            raise ValueError(f"metrics.{shown}: a {type(value).__name__} instead of a number")
+    return metrics
 
 
 def _write(content: object, path: Path) -> None:

@@ -13,8 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dyhead_det.checkpoints.state_dicts import misfit
 from dyhead_det.errors import CheckpointError
+from dyhead_det.escaping import printable
 
+MAX_NAMES = 20_000
 MAX_NAMES_SHOWN = 8
 
 
@@ -98,6 +101,8 @@ def translate(
     Raises:
         CheckpointError: With all names that are unknown, missing or of another shape.
     """
+    if len(tensors) > MAX_NAMES:
+        raise CheckpointError(f"{source}: {len(tensors)} tensors, more than any model has")
     mapped: dict[str, str] = {}
     dropped: dict[str, str] = {}
     found: dict[str, Tensor] = {}
@@ -109,13 +114,16 @@ def translate(
             continue
         match = _first_match(name, mapping.rules)
         if match is None:
-            problems.append(f"{name} is unknown")
+            problems.append(f"{printable(name, max_length=200)} is unknown")
             continue
         rule, target = match
         if target in found:
             problems.append(f"{name} and another are both {target}")
         mapped[name] = target
-        found[target] = rule.convert(tensor) if rule.convert else tensor
+        try:
+            found[target] = rule.convert(tensor) if rule.convert else tensor
+        except (RuntimeError, IndexError):  # of another number of dimensions
+            problems.append(f"{name} has shape {tuple(tensor.shape)}")
     state = _stack_rows(found)
     filled: dict[str, str] = {}
     for name, own in wanted.items():
@@ -168,7 +176,7 @@ def _stack_rows(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
     rows: dict[str, dict[int, Tensor]] = {}
     for name, tensor in found.items():
         match = re.fullmatch(r"(.*)\[(\d+)\]", name)
-        if match is None:
+        if match is None or tensor.numel() != 1:
             state[name] = tensor
         else:
             rows.setdefault(match[1], {})[int(match[2])] = tensor.reshape(())
@@ -181,8 +189,8 @@ def _misfits(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[
     missing = [f"{name} is missing" for name in wanted if name not in state]
     surplus = [f"{name} has no place in the model" for name in state if name not in wanted]
     misshapen = [
-        f"{name} has shape {tuple(state[name].shape)} instead of {tuple(own.shape)}"
+        f"{name} has {problem}"
         for name, own in wanted.items()
-        if name in state and state[name].shape != own.shape
+        if name in state and (problem := misfit(state[name], own)) is not None
     ]
     return missing + surplus + misshapen

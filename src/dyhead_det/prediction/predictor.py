@@ -10,11 +10,13 @@ import torch
 from torch import nn
 
 from dyhead_det.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from dyhead_det.checkpoints.consistency import require_consistent
+from dyhead_det.checkpoints.state_dicts import load_exactly, require_exact
 from dyhead_det.config.schema import InputConfig, RuntimeConfig, did_you_mean
 from dyhead_det.contracts import CategoryMap, Prediction
 from dyhead_det.distributed.device import choose_device, images_to_device
-from dyhead_det.errors import CheckpointError, ConfigError
-from dyhead_det.escaping import listed, printable
+from dyhead_det.errors import ConfigError
+from dyhead_det.escaping import listed
 from dyhead_det.models.detectors import Detector, build_detector
 from dyhead_det.models.runtime import prepare_detector
 from dyhead_det.prediction.arguments import (
@@ -26,6 +28,9 @@ from dyhead_det.prediction.arguments import (
 )
 from dyhead_det.prediction.detections import Detections
 from dyhead_det.prediction.images import ImageLike, as_image
+
+# What messages call a checkpoint whose file is not known any more.
+_SOURCE = "the checkpoint"
 
 AnyImage = TypeVar("AnyImage", bound=ImageLike)
 
@@ -215,18 +220,14 @@ def rebuild_detector(
     checkpoint: Checkpoint, *, short_edge: int | None, long_edge: int | None
 ) -> Detector:
     """Build the detector of a checkpoint on the CPU; arguments and errors are those of `load`."""
-    detector = build_detector(
-        checkpoint.config.model,
-        num_classes=len(checkpoint.categories),
-        load_backbone_weights=False,
-    )
-    try:
-        detector.load_state_dict(checkpoint.model)
-    except RuntimeError as error:
-        raise CheckpointError(
-            "the weights do not fit the model that the checkpoint describes: "
-            + printable(" ".join(str(error).split()), max_length=500)
-        ) from error
+    model, num_classes = checkpoint.config.model, len(checkpoint.categories)
+    require_consistent(checkpoint, source=_SOURCE)
+    if model.backbone.name.startswith("timm/"):  # which has models of any size
+        with torch.device("meta"):
+            planned = build_detector(model, num_classes=num_classes, load_backbone_weights=False)
+        require_exact(checkpoint.model, planned.state_dict(), source=_SOURCE)
+    detector = build_detector(model, num_classes=num_classes, load_backbone_weights=False)
+    load_exactly(detector, checkpoint.model, source=_SOURCE)
     short, long = _test_size(checkpoint.config.model.input, short_edge, long_edge)
     detector.set_test_size(short_edge=short, long_edge=long)
     return detector

@@ -112,9 +112,9 @@ def flip_channels(weight: Tensor) -> Tensor:
 def merge_by_channel_to_by_neighbor(values: Tensor) -> Tensor:
     """Reorder patch merging's inputs: from mmdetection's order to Swin's own.
 
-    The 4 neighbours of a place are joined to one vector of 4 C numbers. mmdetection puts the
-    neighbours of a channel together, in the order (y, x) = 00, 01, 10, 11; Swin the channels of
-    a neighbour, in the order 00, 10, 01, 11.
+    The 4 neighbors of a position are joined to one vector of 4 C numbers. mmdetection puts the
+    neighbors of a channel together, in the order (y, x) = 00, 01, 10, 11; Swin the channels of
+    a neighbor, in the order 00, 10, 01, 11.
 
     Args:
         values: (..., 4 C), weights or norm parameters along the joined vector.

@@ -103,17 +103,18 @@ def _describe_backbone(
 
 def _describe_detector(tensors: Mapping[str, Tensor], *, source: str) -> tuple[DetectorConfig, int]:
     if "roi_heads.box_predictor.cls_score.weight" in tensors:
-        num_classes = len(tensors["roi_heads.box_predictor.cls_score.weight"]) - 1
-        return FasterRCNNConfig(name="fasterrcnn", rpn_post_nms_top_n_train=1000), num_classes
+        rows = num_rows(tensors, "roi_heads.box_predictor.cls_score.weight", source=source)
+        return FasterRCNNConfig(name="fasterrcnn", rpn_post_nms_top_n_train=1000), rows - 1
     if "head.cls_score.weight" in tensors:
         sizes = tuple(
             (side, side * 2 ** (1 / 3), side * 2 ** (2 / 3)) for side in (32, 64, 128, 256, 512)
         )
-        num_classes = len(tensors["head.cls_score.weight"]) // 9
+        num_classes = num_rows(tensors, "head.cls_score.weight", source=source) // 9
         detector = RetinaNetConfig(name="retinanet", anchor_sizes=sizes, detections_per_img=100)
         return detector, num_classes
     if "head.centerness.weight" in tensors and "head.cls_logits.weight" in tensors:
-        return ATSSConfig(name="atss", clip="after"), len(tensors["head.cls_logits.weight"])
+        num_classes = num_rows(tensors, "head.cls_logits.weight", source=source)
+        return ATSSConfig(name="atss", clip="after"), num_classes
     raise CheckpointError(
         f"{source}: a DyHead model of detectron2's format, but neither Faster R-CNN, RetinaNet nor "
         "ATSS: no class scores among its tensors"

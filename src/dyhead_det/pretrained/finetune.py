@@ -7,23 +7,24 @@ categories they start anew.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
-import torchvision
-from torch import Tensor, nn
+from torch import Tensor
 
-from dyhead_det.checkpoints.foreign_files import named_tensors
-from dyhead_det.checkpoints.key_mapping import Rule, renamed
+from dyhead_det.checkpoints.checkpoint import Checkpoint, is_ours, parse_checkpoint
 from dyhead_det.checkpoints.recognize import looks_like
-from dyhead_det.checkpoints.state_dicts import read_torch_file
-from dyhead_det.config.schema import InputConfig, ModelConfig, to_plain
+from dyhead_det.checkpoints.state_dicts import is_computed, misfit, require_finite
+from dyhead_det.checkpoints.weight_files import named_tensors, read_weight_file
+from dyhead_det.config.schema import ModelConfig, to_plain
 from dyhead_det.contracts import CategoryMap
 from dyhead_det.errors import CheckpointError
+from dyhead_det.escaping import listed, printable
 from dyhead_det.models.detectors import DETECTORS, Detector
+from dyhead_det.pretrained.starting_point import StartingPoint
+from dyhead_det.pretrained.torchvision import coco_source, is_coco_detector
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,9 @@ _ROWS_OF_A_CLASS = {
 }
 
 _BACKBONE = "network.backbone.body."
-_STEP_COUNTER = ".num_batches_tracked"
+
+_LEAST_SHARE = 0.25
+"""Of a file's tensors that must fit, and of the backbone's where weights are configured for it."""
 
 # Under other values of these the same weights compute something else, and no shape tells.
 _MEANINGFUL_KEYS = (
@@ -58,22 +61,6 @@ _MEANINGFUL_KEYS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """Weights to start from, by our names.
-
-    tensors: A state dict.
-    row_of_class: Where a class stands in class layers, by lower-case name.
-    num_rows: Classes that class layers have, with background.
-    model: The configuration as plain values, as far as it is known.
-    """
-
-    tensors: dict[str, Tensor]
-    row_of_class: dict[str, int]
-    num_rows: int
-    model: Mapping[str, object]
-
-
-@dataclass(frozen=True, slots=True)
 class StartReport:
     """What became of the weights.
 
@@ -91,15 +78,22 @@ class StartReport:
     unused: tuple[str, ...]
 
     def __str__(self) -> str:
-        parts = [f"{len(self.used)} tensors taken"]
-        if self.matched_classes:
-            parts.append(f"classes taken by name: {', '.join(self.matched_classes)}")
-        if self.fresh_classes:
-            parts.append(f"classes that start anew: {', '.join(self.fresh_classes)}")
-        for names, what in ((self.fresh, "start anew"), (self.unused, "not used")):
+        """Return a table of the parts of the model, and a line of classes."""
+        columns = [Counter(map(_part, names)) for names in (self.used, self.fresh, self.unused)]
+        parts = sorted(set().union(*columns))
+        rows: list[tuple[str, ...]] = [("tensors of", "taken", "start anew", "not used")]
+        rows += [(part, *(str(column[part] or "-") for column in columns)) for part in parts]
+        width = max(len(row[0]) for row in rows)
+        lines = [
+            "  ".join([row[0].ljust(width), *(cell.rjust(10) for cell in row[1:])]) for row in rows
+        ]
+        for names, what in (
+            (self.matched_classes, "classes taken by name"),
+            (self.fresh_classes, "classes that start anew"),
+        ):
             if names:
-                parts.append(f"{len(names)} {what}: {', '.join(_groups(names))}")
-        return "; ".join(parts)
+                lines.append(f"{what}: {listed(names)}")
+        return "\n".join(lines)
 
 
 def start_from(
@@ -117,25 +111,24 @@ def start_from(
         What was taken and what starts anew; it is also logged.
 
     Raises:
-        CheckpointError: If the file is missing, damaged, of another kind, or nothing fits.
+        CheckpointError: If the file is missing, damaged, of another kind, or too little of it fits.
     """
     source = _read_source(path, first_label=detector.first_label)
-    _warn_of_differences(path, source, config)
     own = detector.state_dict()  # shares its memory with the detector
-    used = _copy_fitting(source.tensors, own)
-    if not used:
-        raise CheckpointError(f"{path}: nothing in it fits this model")
+    used = _fitting_names(source.tensors, own)
+    _require_enough(path, used, source, own, config)
+    _warn_of_differences(path, source, config)
+    for name in used:
+        own[name].copy_(source.tensors[name])
     matched = _copy_classes(source, own, categories, first_label=detector.first_label)
     report = StartReport(
         used=tuple(used),
         matched_classes=matched,
         fresh_classes=tuple(name for name in categories.names if name not in matched),
-        fresh=tuple(name for name in own if name not in used and not _tells_classes(name)),
-        unused=tuple(
-            name for name in source.tensors if name not in used and not _tells_classes(name)
-        ),
+        fresh=tuple(name for name in _plain_names(own, own) if name not in used),
+        unused=tuple(name for name in _plain_names(source.tensors, own) if name not in used),
     )
-    logger.info("%s: %s", path, report)
+    logger.info("%s:\n%s", path, report)
     if not any(name.startswith(_BACKBONE) for name in used):
         logger.warning(
             "%s: nothing in it fits the backbone, which starts from random weights", path
@@ -143,7 +136,60 @@ def start_from(
     return report
 
 
-def _warn_of_differences(path: Path, source: Source, config: ModelConfig) -> None:
+def _plain_names(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
+    """Return the names that are taken as a whole: no layers of classes, nothing computed."""
+    return [
+        name
+        for name, value in tensors.items()
+        if not _tells_classes(name) and not is_computed(name, own.get(name, value))
+    ]
+
+
+def _fitting_names(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> set[str]:
+    return {
+        name
+        for name in _plain_names(given, own)
+        if name in own and misfit(given[name], own[name]) is None
+    }
+
+
+def _require_enough(
+    path: Path,
+    used: set[str],
+    source: StartingPoint,
+    own: Mapping[str, Tensor],
+    config: ModelConfig,
+) -> None:
+    """Refuse a file that has next to nothing to do with the model.
+
+    Raises:
+        CheckpointError: With what does not fit.
+    """
+    given = _plain_names(source.tensors, own)
+    if len(used) < _LEAST_SHARE * len(given) or not used:
+        parts = listed(dict.fromkeys(_part(name) for name in given if name not in used))
+        raise CheckpointError(
+            f"{path}: made for another model, {len(used)} of its {len(given)} tensors fit; not "
+            f"those of {parts}{_backbones(source, config)}"
+        )
+    body = [name for name in _plain_names(own, own) if name.startswith(_BACKBONE)]
+    num_used = sum(name in used for name in body)
+    if num_used < _LEAST_SHARE * len(body) and config.backbone.weights != "none":
+        raise CheckpointError(
+            f"{path}: {num_used} of {len(body)} tensors of the backbone fit"
+            f"{_backbones(source, config)}, and model.weights goes without "
+            f"model.backbone.weights ({config.backbone.weights}); take the file's backbone, leave "
+            "model.weights out, or start the backbone anew with model.backbone.weights=none"
+        )
+
+
+def _backbones(source: StartingPoint, config: ModelConfig) -> str:
+    theirs = _value(source.model, "backbone.name")
+    given = f"the file's is {printable(theirs)}, " if theirs else ""
+    return f" ({given}the model's is {config.backbone.name})"
+
+
+def _warn_of_differences(path: Path, source: StartingPoint, config: ModelConfig) -> None:
     before, after = source.model, to_plain(config)
     changed = [
         key
@@ -169,20 +215,8 @@ def _tells_classes(name: str) -> bool:
     return name.rpartition(".")[0] in _ROWS_OF_A_CLASS
 
 
-def _copy_fitting(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> set[str]:
-    """Copy, in place, what has the same name and shape, but for class layers; return the names."""
-    used = {
-        name
-        for name, tensor in given.items()
-        if name in own and not _tells_classes(name) and tensor.shape == own[name].shape
-    }
-    for name in used:
-        own[name].copy_(given[name])
-    return used
-
-
 def _copy_classes(
-    source: Source, own: Mapping[str, Tensor], categories: CategoryMap, *, first_label: int
+    source: StartingPoint, own: Mapping[str, Tensor], categories: CategoryMap, *, first_label: int
 ) -> tuple[str, ...]:
     """Copy, in place, the rows of classes with the same name; return these."""
     matched = {
@@ -227,7 +261,9 @@ def _copy_rows(
         num_own: Classes in `own`.
         per_class: Rows of one class in a group.
     """
-    if len(given) % (num_given * per_class):
+    if given.ndim != own.ndim or not given.is_floating_point():
+        return False
+    if not given.ndim or len(given) % (num_given * per_class):
         return False
     given_groups = given.view(-1, num_given, per_class, *given.shape[1:])
     own_groups = own.view(-1, num_own, per_class, *own.shape[1:])
@@ -238,101 +274,31 @@ def _copy_rows(
     return True
 
 
-def _read_source(path: Path, *, first_label: int) -> Source:
-    content = read_torch_file(path)
-    if isinstance(content, dict) and content.get("format") == "dyhead-det":
-        try:
-            return _own_source(content, first_label=first_label)
-        except KeyError as error:
-            raise CheckpointError(f"{path}: a checkpoint without its {error}") from error
+def _read_source(path: Path, *, first_label: int) -> StartingPoint:
+    content = read_weight_file(path)
+    if is_ours(content):
+        return _own_source(parse_checkpoint(content, source=str(path)), first_label=first_label)
     tensors = named_tensors(content)
-    is_torchvision = "backbone.body.conv1.weight" in tensors and any(
-        name.startswith("backbone.fpn.") for name in tensors
-    )
-    if not is_torchvision:
+    if not is_coco_detector(tensors):
         raise CheckpointError(
             f"{path}: wanted is a checkpoint of dyhead-det or a COCO detector of torchvision; this "
             f"looks like {looks_like(content, tensors)}. Published DyHead weights are imported "
             "first: `dyhead-det weights import`"
         )
-    return _torchvision_source(tensors)
+    require_finite(tensors, source=str(path))
+    return coco_source(tensors)
 
 
-def _own_source(content: Mapping[str, Any], *, first_label: int) -> Source:
-    categories = CategoryMap.from_plain(content["categories"])
-    return Source(
-        tensors=content["model"],
-        row_of_class={
-            name.lower(): label + first_label for name, label in categories.label_of_name.items()
-        },
-        num_rows=len(categories) + first_label,
-        model=content["config"]["model"],
+def _own_source(checkpoint: Checkpoint, *, first_label: int) -> StartingPoint:
+    rows = checkpoint.categories.label_of_name.items()
+    return StartingPoint(
+        tensors=checkpoint.model,
+        row_of_class={name.lower(): label + first_label for name, label in rows},
+        num_rows=len(checkpoint.categories) + first_label,
+        model=to_plain(checkpoint.config.model),
     )
 
 
-def _torchvision_source(tensors: Mapping[str, Tensor]) -> Source:
-    """Return a torchvision COCO detector's weights by our names; its rows are COCO's ids."""
-    categories = torchvision.models.detection.FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta[
-        "categories"
-    ]
-    detector = _torchvision_detector(tensors)
-    is_fcos = detector == "fcos"
-    rules = _OLD_BACKBONE if is_fcos else [*_OLD_BACKBONE, *_OLD_HEADS]
-    ours = {f"network.{name}": value for name, value in renamed(tensors, rules).items()}
-    if not is_fcos:
-        _fold_missing_epsilon(ours)
-    return Source(
-        tensors={n: value for n, value in ours.items() if not n.endswith(_STEP_COUNTER)},
-        row_of_class={
-            name.lower(): row
-            for row, name in enumerate(categories)
-            if name not in ("__background__", "N/A")
-        },
-        num_rows=len(categories),
-        model={
-            "compat": "none",
-            "detector": {"name": detector},
-            "backbone": {"stride_in_1x1": False},
-            "input": to_plain(InputConfig()),
-        },
-    )
-
-
-def _torchvision_detector(tensors: Mapping[str, Tensor]) -> str:
-    if "roi_heads.box_predictor.cls_score.weight" in tensors:
-        return "fasterrcnn"
-    return "fcos" if "head.regression_head.bbox_ctrness.weight" in tensors else "retinanet"
-
-
-def _fold_missing_epsilon(tensors: dict[str, Tensor]) -> None:
-    """Scale frozen batch norms, in place, so that they do with an epsilon what they did without.
-
-    Torchvision sets the epsilon of its COCO Faster R-CNN and RetinaNet to zero after loading; it
-    stands in no file. Batch norms that were trained have a counter, and kept theirs.
-    """
-    epsilon = nn.BatchNorm2d(1).eps
-    for name, variance in tensors.items():
-        norm, _, part = name.rpartition(".")
-        if part == "running_var" and norm + _STEP_COUNTER not in tensors:
-            factor = torch.sqrt((variance + epsilon) / variance)
-            tensors[f"{norm}.weight"] = tensors[f"{norm}.weight"] * factor
-
-
-# Names in torchvision's files, written before its layers were put into blocks.
-_OLD_BACKBONE = [
-    Rule("backbone.fpn.inner_blocks.*.%", "backbone.fpn.inner_blocks.*.0.%"),
-    Rule("backbone.fpn.layer_blocks.*.%", "backbone.fpn.layer_blocks.*.0.%"),
-]
-_OLD_HEADS = [
-    Rule("rpn.head.conv.%", "rpn.head.conv.0.0.%"),
-    *(
-        Rule(f"head.{head}.conv.{2 * index}.%", f"head.{head}.conv.{index}.0.%")
-        for head in ("classification_head", "regression_head")
-        for index in range(4)
-    ),
-]
-
-
-def _groups(names: tuple[str, ...]) -> list[str]:
-    """Shorten names to the parts of the model they belong to."""
-    return sorted({".".join(name.removeprefix("network.").split(".")[:2]) for name in names})
+def _part(name: str) -> str:
+    """Return the part of the model that a tensor belongs to."""
+    return ".".join(name.removeprefix("network.").split(".")[:2])

@@ -10,13 +10,14 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from dyhead_det.checkpoints.checkpoint import Checkpoint, save_checkpoint
-from dyhead_det.checkpoints.foreign_files import (
-    named_tensors,
-    names_without_tensors,
-    read_foreign_file,
-)
 from dyhead_det.checkpoints.key_mapping import ImportReport, KeyMapping, translate
 from dyhead_det.checkpoints.recognize import looks_like
+from dyhead_det.checkpoints.state_dicts import require_finite
+from dyhead_det.checkpoints.weight_files import (
+    named_tensors,
+    names_without_tensors,
+    read_weight_file,
+)
 from dyhead_det.config.schema import (
     DataConfig,
     EvalConfig,
@@ -75,7 +76,7 @@ def import_weights(
     """
     require_new(out, overwrite=overwrite)
     require_writable(out.parent, option="OUT")
-    content = read_foreign_file(source)
+    content = read_weight_file(source)
     tensors = named_tensors(content)
     importers = _IMPORTERS if format == "auto" else {format: _IMPORTERS[format]}
     importer = next((each for each in importers.values() if each.is_dyhead(tensors)), None)
@@ -84,6 +85,7 @@ def import_weights(
             f"{source}: wanted is a DyHead detector in the format of {' or '.join(importers)}; "
             f"this looks like {looks_like(content, tensors)}"
         )
+    require_finite(tensors, source=str(source))
     model, num_classes = _describe_model(importer, tensors, source=source)
     detector = build_detector(model, num_classes=num_classes, load_backbone_weights=False)
     state, report = translate(
@@ -108,13 +110,16 @@ def _describe_model(
     importer: _Importer, tensors: Mapping[str, Tensor], *, source: Path
 ) -> tuple[ModelConfig, int]:
     try:
-        return importer.describe_model(tensors, source=str(source))
+        model, num_classes = importer.describe_model(tensors, source=str(source))
     except ValidationError as error:
         reason = error.errors()[0]
         place = ".".join(map(str, reason["loc"]))
         raise CheckpointError(
             f"{source}: a DyHead detector, but none that can be built: {place}: {reason['msg']}"
         ) from error
+    if num_classes < 1:
+        raise CheckpointError(f"{source}: a DyHead detector without classes")
+    return model, num_classes
 
 
 def published_run(model: ModelConfig) -> RunConfig:

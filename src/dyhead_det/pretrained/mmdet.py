@@ -49,6 +49,7 @@ def describe_model(tensors: Mapping[str, Tensor], *, source: str) -> tuple[Model
             f"{source}: a DyHead model of mmdetection, but its head is not ATSS without towers; it "
             f"has {', '.join(heads) or 'no bbox_head'}"
         )
+    num_classes = num_rows(tensors, "bbox_head.atss_cls.weight", source=source)
     kernel = tensors["bbox_head.atss_cls.weight"].shape[-1]
     follows_authors = kernel == 1  # as the two that reproduce the authors' settings
     backbone, image_input = _describe_backbone(
@@ -73,7 +74,7 @@ def describe_model(tensors: Mapping[str, Tensor], *, source: str) -> tuple[Model
         input=image_input,
         compat="mmdet",
     )
-    return config, len(tensors["bbox_head.atss_cls.weight"])
+    return config, num_classes
 
 
 def build_key_mapping(config: ModelConfig) -> KeyMapping:

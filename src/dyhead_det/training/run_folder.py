@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 
-from dyhead_det.checkpoints.checkpoint import Checkpoint, find_damage, load_checkpoint
+from dyhead_det.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from dyhead_det.checkpoints.torch_files import find_damage
 from dyhead_det.errors import CheckpointError, ConfigError
 from dyhead_det.files import not_writable, remove_unfinished
 

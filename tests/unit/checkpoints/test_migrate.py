@@ -40,7 +40,7 @@ def test_a_checkpoint_of_0_1_is_read_with_the_new_names():
 def test_a_checkpoint_of_0_1_finds_what_it_found_in_0_1(tiny_dataset):
     expected = json.loads((OLD_RUN / "detections.json").read_text())
     found = load(OLD_RUN / "last.pt", device="cpu").predict(
-        tiny_dataset / "images" / "0.png", max_detections=len(expected["scores"])
+        tiny_dataset / "images" / "0.png", min_score=0.0, max_detections=len(expected["scores"])
     )
     assert found.labels.tolist() == expected["labels"]
     assert found.scores.tolist() == pytest.approx(expected["scores"], abs=2e-6)  # six digits kept

@@ -1,75 +1,14 @@
-"""Files of weights: what is read, and that nothing in them is ever executed."""
-
-import pickle
+"""State dicts: every key reported, and nothing taken that means something else."""
 
 import pytest
 import torch
+from torch import nn
 
-from dyhead_det.checkpoints.state_dicts import load_into, read_state_dict, read_torch_file
+from dyhead_det.checkpoints.state_dicts import is_computed, load_exactly, load_into
 from dyhead_det.errors import CheckpointError
 
 
-class Malice:
-    """Writes a file when it is unpickled."""
-
-    def __init__(self, target):
-        self.target = target
-
-    def __reduce__(self):
-        return (open, (str(self.target), "w"))
-
-
-@pytest.mark.parametrize("save", [torch.save, lambda o, p: p.write_bytes(pickle.dumps(o, 2))])
-def test_a_malicious_pickle_is_refused_and_not_run(tmp_path, save):
-    path, trace = tmp_path / "evil.pt", tmp_path / "trace"
-    save({"model": Malice(trace)}, path)
-    with pytest.raises(CheckpointError, match="refused"):
-        read_torch_file(path)
-    assert not trace.exists()
-
-
-@pytest.mark.parametrize("content", [b"PK\x03\x04 cut off", b"\x80\x02", b"\x80\x02us."])
-def test_a_damaged_file_is_refused(tmp_path, content):
-    path = tmp_path / "some.pt"
-    path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"some\.pt: (damaged|refused)"):
-        read_torch_file(path)
-
-
-@pytest.mark.parametrize("content", [b"", b"seed: 0\ndata: {root: x}\n", b'{"a": 1}'])
-def test_a_file_that_is_none_of_pytorch_is_said_to_be_none(tmp_path, content):
-    path = tmp_path / "run.yaml"
-    path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"run\.yaml: no PyTorch file; .* best\.pt"):
-        read_torch_file(path)
-
-
-def test_a_truncated_file_is_refused(tmp_path):
-    path = tmp_path / "whole.pt"
-    torch.save({"w": torch.rand(1000)}, path)
-    (tmp_path / "half.pt").write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(CheckpointError, match=r"half\.pt: damaged"):
-        read_torch_file(tmp_path / "half.pt")
-
-
-def test_a_damaged_safetensors_file_is_refused(tmp_path):
-    path = tmp_path / "w.safetensors"
-    path.write_bytes(b"nonsense")
-    with pytest.raises(CheckpointError, match="cannot read as safetensors"):
-        read_state_dict(path)
-
-
-def test_a_file_without_tensors_is_refused(tmp_path):
-    path = tmp_path / "w.pt"
-    torch.save({"epoch": 3}, path)
-    with pytest.raises(CheckpointError, match="no named tensors; its keys are epoch"):
-        read_state_dict(path)
-    torch.save([1, 2], path)
-    with pytest.raises(CheckpointError, match="holds no named tensors but a list"):
-        read_state_dict(path)
-
-
-def test_loading_accounts_for_every_key():
+def test_loading_reports_every_key():
     module = torch.nn.Linear(2, 3)
     report = load_into(
         module,
@@ -81,3 +20,76 @@ def test_loading_accounts_for_every_key():
     assert report.missing == ("bias",)
     assert report.unexpected == ("extra",)
     assert torch.equal(module.weight, torch.ones(3, 2))
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize("load", [load_into, load_exactly])
+@pytest.mark.parametrize(
+    ("weight", "problem"),
+    [
+        (torch.ones(2, 3), r"weight shape \(2, 3\) instead of \(3, 2\)"),
+        (torch.ones(3, 2, dtype=torch.complex64), "weight numbers of type complex64 instead of fl"),
+        (torch.ones(3, 2, dtype=torch.bool), "weight numbers of type bool instead of float32"),
+        (torch.ones(3, 2, dtype=torch.int64), "weight numbers of type int64 instead of float32"),
+    ],
+)
+def test_what_does_not_fit_is_refused_and_nothing_is_changed(load, weight, problem):
+    module = nn.Linear(2, 3)
+    before = module.weight.clone()
+    with pytest.raises(CheckpointError, match=f"^x: made for another model, .*{problem}"):
+        load(module, {"weight": weight, "bias": torch.zeros(3)}, source="x")
+    assert torch.equal(module.weight, before)
+
+
+@pytest.mark.parametrize("number", [NAN, INF, -INF])
+def test_numbers_that_are_none_are_refused(number):
+    tensors = {"weight": torch.ones(3, 2), "bias": torch.tensor([0.0, number, 1.0])}
+    with pytest.raises(CheckpointError, match="x: NaN or infinite numbers in 1 of 2 tensors: bias"):
+        load_into(nn.Linear(2, 3), tensors, source="x")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_floats_of_any_width_are_taken(dtype):
+    module = nn.Linear(1, 1)
+    tensors = {"weight": torch.tensor([[0.5]], dtype=dtype), "bias": torch.zeros(1, dtype=dtype)}
+    load_exactly(module, tensors, source="x")
+    assert (module.weight.item(), module.weight.dtype) == (0.5, torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("names", "problem"),
+    [
+        (["weight"], "1 missing: bias"),
+        (["weight", "bias", "more"], "1 without a place in the model: more"),
+        (["other"], "2 missing: weight, bias; 1 without a place in the model: other"),
+    ],
+)
+def test_loading_exactly_wants_every_key_and_no_other(names, problem):
+    with pytest.raises(CheckpointError, match=problem):
+        load_exactly(nn.Linear(1, 1), {name: torch.ones(1, 1) for name in names}, source="x")
+
+
+class WithIndex(nn.Module):
+    """A norm, which counts, and an index as Swin's windows have it."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(1)
+        self.register_buffer("relative_position_index", torch.arange(3))
+
+
+@pytest.mark.parametrize("index", [torch.zeros(3, dtype=torch.int64), None])
+def test_an_index_is_computed_and_a_counter_is_read(index):
+    module = WithIndex()
+    tensors = {**module.state_dict(), "norm.num_batches_tracked": torch.tensor(7)}
+    if index is None:
+        del tensors["relative_position_index"]
+    else:
+        tensors["relative_position_index"] = index
+    load_exactly(module, tensors, source="x")
+    assert module.relative_position_index.tolist() == [0, 1, 2]
+    assert module.norm.num_batches_tracked == 7
+    own = module.state_dict()
+    assert [name for name in own if is_computed(name, own[name])] == ["relative_position_index"]

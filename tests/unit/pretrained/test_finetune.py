@@ -103,5 +103,65 @@ def test_what_does_not_fit_is_refused(tmp_path):
         {"backbone.body.conv1.weight": torch.ones(1), "backbone.fpn.x": torch.ones(1)},
         tmp_path / "other.pth",
     )
-    with pytest.raises(CheckpointError, match="nothing in it fits"):
+    with pytest.raises(CheckpointError, match="0 of its 2 tensors fit; not those of backbone"):
         start_from(new, tmp_path / "other.pth", categories=NEW, config=config.model)
+
+
+def test_a_file_of_which_next_to_nothing_fits_is_refused_with_what_does_not(tmp_path):
+    config, old = build("atss", OLD)
+    state = old.state_dict()
+    body = {name: value for name, value in state.items() if ".body." in name}
+    fpn = "network.backbone.fpn.inner_blocks.0.0.bias"
+    save_checkpoint(
+        tmp_path / "old.pt", Checkpoint(config, OLD, body | {fpn: state[fpn]}, step=1, metrics={})
+    )
+    config, new = build("atss", NEW, backbone={"name": "resnet18", "weights": "none"})
+    before = {name: value.clone() for name, value in new.state_dict().items()}
+    with pytest.raises(CheckpointError) as caught:
+        start_from(new, tmp_path / "old.pt", categories=NEW, config=config.model)
+    assert f"made for another model, 1 of its {len(body) + 1} tensors fit" in str(caught.value)
+    assert "(the file's is timm/test_resnet, the model's is resnet18)" in str(caught.value)
+    assert all(torch.equal(value, before[name]) for name, value in new.state_dict().items())
+
+
+def test_a_file_without_the_backbone_does_not_drop_the_weights_configured_for_it(tmp_path):
+    config, old = build("atss", OLD)
+    save_checkpoint(
+        tmp_path / "old.pt", Checkpoint(config, OLD, old.state_dict(), step=1, metrics={})
+    )
+    config, new = build("atss", NEW, backbone={"name": "resnet18", "weights": "imagenet"})
+    with pytest.raises(
+        CheckpointError, match=r"0 of 100 tensors of the backbone fit .*weights \(imagenet\);"
+    ):
+        start_from(new, tmp_path / "old.pt", categories=NEW, config=config.model)
+
+
+def test_the_report_is_one_table_of_parts(tmp_path):
+    config, old = build("atss", OLD)
+    save_checkpoint(
+        tmp_path / "old.pt", Checkpoint(config, OLD, old.state_dict(), step=1, metrics={})
+    )
+    config, new = build("atss", NEW, dyhead={"num_blocks": 2})
+    report = start_from(new, tmp_path / "old.pt", categories=NEW, config=config.model)
+    names, *rows, matched, fresh = str(report).splitlines()
+    table = {row.split()[0]: row.split()[1:] for row in rows}
+    num_body = sum(".body." in name for name in report.used)
+    assert names.split() == ["tensors", "of", "taken", "start", "anew", "not", "used"]
+    assert table["backbone.body"] == [str(num_body), "-", "-"]
+    num_dyhead = sum(".dyhead." in name for name in old.state_dict())
+    num_block = sum(".dyhead.blocks.0." in name for name in old.state_dict())
+    assert table["backbone.dyhead"] == [str(num_dyhead), str(num_block), "-"]
+    assert matched == "classes taken by name: Dog"
+    assert fresh == "classes that start anew: bird"
+
+
+def test_tensors_of_other_types_are_not_taken(tmp_path):
+    config, old = build("atss", OLD)
+    state = dict(old.state_dict())
+    state["network.head.scales"] = torch.ones(5, dtype=torch.int64)
+    state["network.head.cls_logits.weight"] = torch.ones(3, 16, 1, 1, dtype=torch.bool)
+    save_checkpoint(tmp_path / "old.pt", Checkpoint(config, OLD, state, step=1, metrics={}))
+    config, new = build("atss", NEW)
+    report = start_from(new, tmp_path / "old.pt", categories=NEW, config=config.model)
+    assert report.fresh == report.unused == ("network.head.scales",)
+    assert report.matched_classes == ()

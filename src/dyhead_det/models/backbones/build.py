@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torchvision.models import ResNet
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from dyhead_det.checkpoints.state_dicts import load_into, read_state_dict
+from dyhead_det.checkpoints.state_dicts import load_into
+from dyhead_det.checkpoints.weight_files import read_state_dict
 from dyhead_det.config.schema import BackboneConfig
 from dyhead_det.errors import CheckpointError, ConfigError
 from dyhead_det.models.backbones.swin import SWIN_SHAPES, SwinBackbone, SwinStages
