@@ -128,7 +128,7 @@ def test_only_one_process_writes_and_talks(trained):
         files = [{x.name for x in (f / name).iterdir()} - {"eval"} for f in (alone, together)]
         assert files[0] == files[1]
     # What a frozen norm without weights is told, in two of the runs.
-    assert result.stderr.count("normalises nothing") == 2
+    assert result.stderr.count("normalizes nothing") == 2
     assert "Warning: " not in result.stderr
 
 

@@ -2,11 +2,13 @@
 
 from typing import TypeVar
 
+import torch
 from torch import nn
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 
 from dyhead_det.dyhead.head import DyHead
-from dyhead_det.models.backbones.pyramid import DyHeadBackbone, probe
+from dyhead_det.models.backbones.probe import probe
+from dyhead_det.models.backbones.pyramid import DyHeadBackbone
 
 # Pixels of the image on which the pyramid is tried: with them the coarsest level, P7, has two.
 _PROBE_SIDE = 256
@@ -65,6 +67,7 @@ def add_dyhead(
         backbone.body, backbone.fpn, dyhead, out_channels=backbone.out_channels
     )
     with_dyhead.training = backbone.training
-    probe(with_dyhead, _PROBE_SIDE)  # DyHead refuses what is no pyramid
+    with torch.no_grad():
+        probe(with_dyhead, _PROBE_SIDE)  # DyHead refuses what is no pyramid
     detector.backbone = with_dyhead
     return detector

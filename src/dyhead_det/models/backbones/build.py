@@ -4,10 +4,8 @@ Weights come from the library's own download, from a local file, or not at all. 
 names stay the classifier's own, so that published weights fit.
 """
 
-import importlib.util
 import logging
 from pathlib import Path
-from typing import Any
 from urllib.error import URLError
 
 import torch
@@ -20,26 +18,17 @@ from dyhead_det.checkpoints.state_dicts import load_into
 from dyhead_det.checkpoints.weight_files import read_state_dict
 from dyhead_det.config.schema import BackboneConfig
 from dyhead_det.errors import CheckpointError, ConfigError
+from dyhead_det.models.backbones.families import BACKBONES, STAGE_STRIDES
+from dyhead_det.models.backbones.probe import probe
 from dyhead_det.models.backbones.swin import SWIN_SHAPES, SwinBackbone, SwinStages
 from dyhead_det.models.backbones.sync_norm import convert_sync_batchnorm
+from dyhead_det.models.backbones.timm_backbone import build_timm_backbone, cannot_download
 from dyhead_det.ops.frozen_norm import OnePassFrozenBatchNorm2d
 
 logger = logging.getLogger(__name__)
 
-STAGE_STRIDES = {"c2": 4, "c3": 8, "c4": 16, "c5": 32}
-
-# Per family of torchvision's classifiers: the modules that end the stages of stride 4, 8, 16 and
-# 32, and the prefixes of the weights that only classification needs.
-_STAGE_ENDS = {
-    "resn": (("layer1", "layer2", "layer3", "layer4"), ("fc.",)),
-    "mobi": (("features.3", "features.6", "features.12", "features.16"), ("classifier.",)),
-    "effi": (
-        ("features.2", "features.3", "features.5", "features.7"),
-        ("features.8.", "classifier."),
-    ),
-    "conv": (("features.1", "features.3", "features.5", "features.7"), ("classifier.",)),
-    "swin": ((), ("norm.", "head.")),  # cut in `swin.py`
-}
+# Pixels of the image on which stages are tried: the coarsest has two.
+_PROBE_SIDE = 64
 
 
 def build_backbone(
@@ -57,9 +46,9 @@ def build_backbone(
         CheckpointError: If the weights cannot be had or do not fit.
     """
     if load_weights and config.weights == "none" and config.norm == "frozen":
-        logger.warning("model.backbone: norm `frozen` with weights `none` normalises nothing")
+        logger.warning("model.backbone: norm `frozen` with weights `none` normalizes nothing")
     if config.name.startswith("timm/"):
-        backbone = _build_timm_backbone(config, load_weights=load_weights)
+        backbone = build_timm_backbone(config, load_weights=load_weights)
     else:
         backbone = _build_torchvision_backbone(
             config, stage_names=stage_names, load_weights=load_weights
@@ -78,8 +67,8 @@ def measure_channels(backbone: nn.Module) -> dict[str, int]:
         ConfigError: If the strides are not 4, 8, 16 and 32.
     """
     with torch.no_grad():
-        maps = _probe(backbone)
-    strides = {name: 64 // x.shape[-1] for name, x in maps.items()}
+        maps = probe(backbone, _PROBE_SIDE)
+    strides = {name: _PROBE_SIDE // x.shape[-1] for name, x in maps.items()}
     if strides != STAGE_STRIDES:
         msg = f"model.backbone.name: needs maps of strides {STAGE_STRIDES}, this one has {strides}"
         raise ConfigError(msg)
@@ -89,21 +78,21 @@ def measure_channels(backbone: nn.Module) -> dict[str, int]:
 def _build_torchvision_backbone(
     config: BackboneConfig, *, stage_names: tuple[str, ...], load_weights: bool
 ) -> nn.Module:
-    ends, classifier_only = _STAGE_ENDS[config.name[:4]]
+    family = BACKBONES[config.name]
     if config.name in SWIN_SHAPES:
         extractor: nn.Module = SwinStages(SWIN_SHAPES[config.name])
     else:
         classifier = torchvision.models.get_model(config.name, weights=None)
-        if config.stride_in_1x1 and isinstance(classifier, ResNet):
+        if config.stride_in_1x1 and family.has_bottlenecks:
             _move_stride_to_1x1(classifier)
-        nodes = dict(zip(ends, STAGE_STRIDES, strict=True))
+        nodes = dict(zip(family.stage_ends, STAGE_STRIDES, strict=True))
         extractor = create_feature_extractor(classifier, nodes)
     if load_weights and config.weights != "none":
         if config.weights == "imagenet":
             tensors, source = _download_imagenet_weights(config.name), f"{config.name} (imagenet)"
         else:
             tensors, source = read_state_dict(Path(config.weights)), config.weights
-        load_into(extractor, tensors, source=source, ignored=classifier_only)
+        load_into(extractor, tensors, source=source, ignored=family.classifier_prefixes)
     if isinstance(extractor, SwinStages):
         return SwinBackbone(extractor, shape=SWIN_SHAPES[config.name], stage_names=stage_names)
     return extractor
@@ -118,83 +107,6 @@ def _move_stride_to_1x1(resnet: ResNet) -> None:
         stage[0].conv1.stride, stage[0].conv2.stride = (2, 2), (1, 1)
 
 
-class TimmBackbone(nn.Module):
-    """The four stages of a timm `features_only` model."""
-
-    def __init__(self, network: nn.Module, *, is_channels_last: bool) -> None:
-        super().__init__()
-        self.network = network
-        self.is_channels_last = is_channels_last
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Return C2..C5 as (B, C_l, H_l, W_l)."""
-        maps = self.network(images)
-        if self.is_channels_last:
-            maps = [x.permute(0, 3, 1, 2).contiguous() for x in maps]
-        return dict(zip(STAGE_STRIDES, maps, strict=True))
-
-
-def _build_timm_backbone(config: BackboneConfig, *, load_weights: bool) -> nn.Module:
-    if importlib.util.find_spec("timm") is None:
-        msg = f"model.backbone.name: {config.name} needs timm: pip install 'dyhead-det[timm]'"
-        raise ConfigError(msg)
-    import timm  # noqa: PLC0415 - an extra
-
-    name = config.name.removeprefix("timm/")
-    if not timm.is_model(name):
-        near = timm.list_models(f"*{name.split('.')[0][:12]}*")[:5]
-        msg = f"model.backbone.name: timm has no model {name!r}; near: {', '.join(near) or 'none'}"
-        raise ConfigError(msg)
-    with torch.device("meta"):
-        info = _create_timm_network(name, features_only=True).feature_info
-    reductions = info.reduction()
-    if not set(STAGE_STRIDES.values()) <= set(reductions):
-        msg = f"model.backbone.name: needs maps of strides 4, 8, 16 and 32, {name} has {reductions}"
-        raise ConfigError(msg)
-    indices = tuple(reductions.index(stride) for stride in STAGE_STRIDES.values())
-    weights = _timm_weights(config, name, load_weights=load_weights)
-    out_indices = tuple(info.out_indices[index] for index in indices)
-    try:
-        network = _create_timm_network(name, features_only=True, out_indices=out_indices, **weights)
-    except OSError as error:  # those of the library that downloads for timm are such, too
-        raise CheckpointError(_cannot_download(f"timm/{name}", "timm's hub", error)) from error
-    with torch.no_grad():
-        first = network.eval()(torch.zeros(1, 3, 64, 64))[0]
-    return TimmBackbone(
-        network.train(), is_channels_last=first.shape[1] != info.channels()[indices[0]]
-    )
-
-
-def _create_timm_network(name: str, **keywords: object) -> Any:  # noqa: ANN401 - timm is not typed
-    """Create a timm model that takes images of any size, where it would insist on one."""
-    import timm  # noqa: PLC0415 - an extra
-
-    # It warns of the classifier, which is left out on purpose.
-    logging.getLogger("timm.models._builder").setLevel(logging.ERROR)
-    try:
-        return timm.create_model(name, strict_img_size=False, **keywords)
-    except TypeError:  # a convolutional network: any size is right, and the keyword unknown
-        return timm.create_model(name, **keywords)
-
-
-def _timm_weights(config: BackboneConfig, name: str, *, load_weights: bool) -> dict[str, object]:
-    """Return the keywords that make timm load the weights; check a local file against the model.
-
-    timm drops what does not fit without a word, so the keys are compared here.
-    """
-    import timm  # noqa: PLC0415 - an extra
-
-    if not load_weights or config.weights == "none":
-        return {"pretrained": False}
-    if config.weights == "imagenet":
-        return {"pretrained": True}
-    with torch.device("meta"):
-        classifier = timm.create_model(name)
-    classifier.to_empty(device="cpu")
-    load_into(classifier, read_state_dict(Path(config.weights)), source=config.weights)
-    return {"pretrained": True, "pretrained_cfg_overlay": {"file": config.weights}}
-
-
 def _download_imagenet_weights(name: str) -> dict[str, Tensor]:
     """Return torchvision's first ImageNet weights of a classifier, as its own detectors use."""
     if name in SWIN_SHAPES and name not in torchvision.models.list_models():
@@ -207,16 +119,8 @@ def _download_imagenet_weights(name: str) -> dict[str, Tensor]:
     try:
         tensors: dict[str, Tensor] = weights.get_state_dict(progress=True, check_hash=True)
     except (URLError, OSError, RuntimeError) as error:
-        raise CheckpointError(_cannot_download(name, weights.url, error)) from error
+        raise CheckpointError(cannot_download(name, weights.url, error)) from error
     return tensors
-
-
-def _cannot_download(name: str, source: str, error: Exception) -> str:
-    reason = str(error).strip().splitlines()[0]
-    return (
-        f"cannot download the ImageNet weights of {name} from {source}: {reason}; fetch the file "
-        "elsewhere and set model.backbone.weights to its path, or to `none`"
-    )
 
 
 def _freeze_batch_norms(backbone: nn.Module, *, all_of_them: bool) -> None:
@@ -245,15 +149,7 @@ def _freeze_stages(backbone: nn.Module, num_frozen: int) -> None:
     if num_frozen == 0:
         return
     parameters = list(backbone.parameters())
-    last_frozen = list(_probe(backbone).values())[num_frozen - 1]
+    last_frozen = list(probe(backbone, _PROBE_SIDE).values())[num_frozen - 1]
     gradients = torch.autograd.grad(last_frozen.sum(), parameters, allow_unused=True)
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.requires_grad_(gradient is None)
-
-
-def _probe(backbone: nn.Module) -> dict[str, Tensor]:
-    """Return the maps of a small black image, leaving statistics and mode as they were."""
-    was_training = backbone.training
-    maps: dict[str, Tensor] = backbone.eval()(torch.zeros(1, 3, 64, 64))
-    backbone.train(was_training)
-    return maps

@@ -6,8 +6,7 @@ coarse. It does not know whether DyHead is there.
 
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -25,6 +24,7 @@ from dyhead_det.dyhead.head import DyHead
 from dyhead_det.dyhead.stacked import StackedDyHead
 from dyhead_det.errors import ConfigError
 from dyhead_det.models.backbones.build import build_backbone, measure_channels
+from dyhead_det.models.backbones.probe import probe
 from dyhead_det.models.backbones.swin import always_shift_windows
 from dyhead_det.models.compat.layers import LastLevelP6P7WithoutReLU, use_batch_norm_kernel
 from dyhead_det.ops.deform_conv import DeformBackend
@@ -207,7 +207,8 @@ def wrap_backbone(backbone: nn.Module, config: ModelConfig, levels: Levels) -> D
 def _require_levels(backbone: DyHeadBackbone, levels: Levels) -> None:
     """Compare the maps of a black image with what a detector asks for."""
     side = 2 * levels.strides[-1]
-    maps = list(probe(backbone, side).values())
+    with torch.no_grad():
+        maps = list(probe(backbone, side).values())
     kind = type(backbone.body).__name__
     shapes = [tuple(x.shape[1:]) for x in maps]
     wanted = [(backbone.out_channels, side // s, side // s) for s in levels.strides]
@@ -217,32 +218,6 @@ def _require_levels(backbone: DyHeadBackbone, levels: Levels) -> None:
             f"{len(wanted)} maps, fine to coarse, of shapes (channels, height, width) {wanted}, "
             f"got {shapes}"
         )
-
-
-def probe(backbone: nn.Module, side: int) -> dict[str, Tensor]:
-    """Return the maps of a black image of `side` pixels, leaving statistics and mode as they were.
-
-    Args:
-        backbone: Images to maps, on any device.
-        side: Pixels.
-    """
-    parameter = next(backbone.parameters(), torch.zeros(0))
-    image = torch.zeros(1, 3, side, side, device=parameter.device, dtype=parameter.dtype)
-    with _evaluating(backbone), torch.no_grad():
-        maps: dict[str, Tensor] = backbone(image)
-    return maps
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Bring a module into evaluation mode, and each of its modules back into its own."""
-    modes = [(each, each.training) for each in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for each, mode in modes:
-            each.training = mode
 
 
 def _build_dyhead_of(config: ModelConfig) -> DyHead | StackedDyHead | None:

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from torchvision.models import SwinTransformer
 from torchvision.models.swin_transformer import ShiftedWindowAttention
 
-STAGE_NAMES = ("c2", "c3", "c4", "c5")
+from dyhead_det.models.backbones.families import STAGE_STRIDES
+
+STAGE_NAMES = tuple(STAGE_STRIDES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ def _recompute_position_indices(stages: nn.Module, _incompatible_keys: object) -
 class SwinBackbone(nn.Module):
     """Swin's stages, (B, H, W, C) inside, with a LayerNorm on each map that is used.
 
-    The norms are those of the official detection code: Swin normalises before a block, so that
+    The norms are those of the official detection code: Swin normalizes before a block, so that
     the end of a stage is not normalised.
     """
 

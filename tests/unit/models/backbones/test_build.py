@@ -171,4 +171,4 @@ def test_a_failed_download_of_timm_s_says_what_to_do(monkeypatch):
 
 def test_frozen_norm_without_weights_is_warned_of(caplog):
     build(weights="none", norm="frozen")
-    assert "normalises nothing" in caplog.text
+    assert "normalizes nothing" in caplog.text
