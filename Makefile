@@ -8,7 +8,7 @@ BENCH := --quick
 export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check bench bench-full clean
+.PHONY: help setup demo test test-all check docs bench bench-full clean
 
 help:  ## List these words
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,6 +39,11 @@ check: setup  ## Check format, style and types, and run the fast tests
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -m 'not gpu and not slow'
 
+docs: setup  ## Build the documentation into docs/_build/html; a warning or a dead link is an error
+	rm -rf docs/_build
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going -q -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
 bench: setup  ## Measure speed side by side, in minutes; tables and pictures go to bench/
 	for script in scripts/bench_*.py; do $(BIN)/python $$script $(BENCH) --out bench || exit 1; done
 
@@ -46,4 +51,4 @@ bench-full: BENCH :=
 bench-full: bench  ## The same with large inputs and more rounds, an hour or so
 
 clean:  ## Remove what these commands made
-	rm -rf $(VENV) $(DEMO) bench build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DEMO) bench build dist docs/_build docs/generated .pytest_cache .mypy_cache .ruff_cache .hypothesis
