@@ -1,0 +1,106 @@
+"""What README and documentation show runs: every example in Python, every command's options."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import typer
+from PIL import Image
+
+from dyhead_det.checkpoints.checkpoint import Checkpoint, save_checkpoint
+from dyhead_det.cli.app import app
+from dyhead_det.contracts import Category, CategoryMap
+from dyhead_det.export.export import export
+from dyhead_det.models.detectors import build_detector
+
+from conftest import draw_tiny_dataset, make_config
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+NOT_RUN = "<!-- not run: "  # in the line above a block, with the reason
+
+
+def blocks_of(page: Path, *languages: str) -> list[str]:
+    """Return the fenced blocks of a page in these languages, but those that say why not."""
+    pattern = rf"(?P<above>[^\n]*)\n```(?:{'|'.join(languages)})\n(?P<block>.*?)\n```"
+    found = re.finditer(pattern, page.read_text(encoding="utf-8"), re.DOTALL)
+    return [match["block"] for match in found if not match["above"].startswith(NOT_RUN)]
+
+
+def pages_with(*languages: str) -> list:
+    return [pytest.param(page, id=page.stem) for page in PAGES if blocks_of(page, *languages)]
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory) -> Path:
+    """A folder with what the examples read: a checkpoint, its export, photographs, data."""
+    folder = tmp_path_factory.mktemp("desk")
+    draw_tiny_dataset(folder / "mydata")
+    torch.manual_seed(0)
+    config = make_config(folder / "mydata")
+    detector = build_detector(config.model, num_classes=2, load_backbone_weights=False)
+    categories = CategoryMap((Category("square", 7), Category("circle", 11)))
+    checkpoint = Checkpoint(config, categories, detector.state_dict(), 0, {})
+    save_checkpoint(folder / "best.pt", checkpoint)
+    pixels = np.random.default_rng(0).integers(0, 255, (72, 96, 3), dtype=np.uint8)
+    for name in ("img.jpg", "photo.jpg"):
+        Image.fromarray(pixels).save(folder / name)
+    pytest.importorskip("onnxruntime")
+    export(
+        folder / "best.pt",
+        folder / "model.onnx",
+        check_image=folder / "photo.jpg",
+        takes_uint8=False,
+        short_edge=None,
+        long_edge=None,
+    )
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", pages_with("python"))
+def test_the_examples_of_a_page_run_one_after_the_other(page, desk, monkeypatch):
+    monkeypatch.chdir(desk)
+    names: dict[str, object] = {"__name__": "example"}
+    for number, block in enumerate(blocks_of(page, "python"), start=1):
+        exec(compile(block, f"{page.name}, example {number}", "exec"), names)
+
+
+def options_of(words: list[str]) -> tuple[str, set[str], set[str]]:
+    """Return the command's path, the options that a line gives, and those that the command has."""
+    command, path = typer.main.get_command(app), ["dyhead-det"]
+    words = list(words)
+    while words and words[0] in getattr(command, "commands", {}):
+        path.append(words.pop(0))
+        command = command.commands[path[-1]]
+    known = {name for parameter in command.params for name in parameter.opts}
+    return " ".join(path), {word for word in words if re.match(r"--[a-z]", word)}, known
+
+
+@pytest.mark.parametrize("page", pages_with("sh", ""))
+def test_every_command_of_a_page_is_one_that_exists(page):
+    lines = "\n".join(blocks_of(page, "sh", "")).replace("\\\n", " ").splitlines()
+    commands = [line for line in lines if re.search(r"(?:^|\s)(dyhead-det|dyhead_det) ", line)]
+    for line in commands:
+        call = re.split(r"(?:^|\s)(?:dyhead-det|dyhead_det) ", line, maxsplit=1)[1]
+        path, given, known = options_of(shlex.split(call, comments=True))
+        assert path != "dyhead-det", line
+        assert {option.split("=")[0] for option in given} <= known | {"--help"}, line
+
+
+def test_configurations_that_pages_name_are_shipped():
+    shipped = {path.stem for path in (ROOT / "configs").rglob("*.yaml")}
+    for page in PAGES:
+        for name in re.findall(r"config copy (\w+)", page.read_text(encoding="utf-8")):
+            assert name in shipped, f"{page.name} names {name}"
+
+
+def test_the_notebook_has_no_leftover_of_a_machine():
+    for path in (ROOT / "docs").glob("*.ipynb"):
+        text = json.dumps(json.loads(path.read_text(encoding="utf-8")))
+        assert "/home/" not in text
+        assert "/tmp/" not in text
