@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dyhead_det.escaping import markdown_text, printable
 
 # A number with what may stand around it ("12 (50%)"), or the dash in place of one.
-_NUMBER = re.compile(r"[-+]?\.?\d|-$|nan$")
+_NUMBER = re.compile(r"\s*([-+]?\.?\d|-$|nan$)")
 
 
 def text_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

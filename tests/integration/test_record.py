@@ -11,7 +11,8 @@ from PIL import Image
 
 from dyhead_det.checkpoints.checkpoint import load_checkpoint
 from dyhead_det.config.schema import changed_keys, to_plain
-from dyhead_det.errors import NonFiniteLossError, StoppedError
+from dyhead_det.errors import DatasetError, NonFiniteLossError, StoppedError
+from dyhead_det.prediction.evaluate_checkpoint import evaluate_checkpoint
 from dyhead_det.reporting.metrics_file import read_rows
 from dyhead_det.training import record as record_module
 from dyhead_det.training import step as step_module
@@ -186,3 +187,10 @@ def test_unreadable_validation_images_are_left_out_of_the_numbers_and_named_in_t
     assert "**Note:** 1 of 4 images could not be read; the numbers are those of the others." in (
         report
     )
+    again = {"data": None, "images": None, "backend": None, "batch_size": None}
+    again |= {"short_edge": None, "long_edge": None, "device": torch.device("cpu")}
+    best = tmp_path / "run" / "best.pt"
+    result = evaluate_checkpoint(best, tmp_path / "eval", **again)
+    assert (result.ap, result.num_unreadable_images) == (row["AP"], 1)
+    with pytest.raises(DatasetError, match=r"1.png.*--broken-images skip"):
+        evaluate_checkpoint(best, tmp_path / "eval", broken_images="error", **again)

@@ -96,13 +96,17 @@ def evaluate(
         int | None,
         typer.Option(min=11, help="Of an image and class that AP counts [default: as in the run]."),
     ] = None,
+    broken_images: Annotated[
+        Literal["error", "skip"] | None,
+        typer.Option(help="What images that cannot be read are [default: as in the run]."),
+    ] = None,
     short_edge: ShortEdge = None,
     long_edge: LongEdge = None,
     device: Device = "auto",
 ) -> None:
     """Compute the COCO numbers of a checkpoint, or of the detections of any detector."""
     if detections is not None:
-        unused = (checkpoint, images, batch_size, short_edge, long_edge)
+        unused = (checkpoint, images, batch_size, broken_images, short_edge, long_edge)
         if data is None or any(option is not None for option in unused):
             msg = "--detections needs --data ANNOTATIONS.json, and neither checkpoint nor images"
             raise typer.BadParameter(msg)
@@ -128,6 +132,7 @@ def evaluate(
             backend=backend,
             batch_size=batch_size,
             max_detections=max_detections,
+            broken_images=broken_images,
             short_edge=short_edge,
             long_edge=long_edge,
             device=own_device,

@@ -277,7 +277,8 @@ def require_images(dataset: CocoDataset) -> None:
     raise DatasetError(
         f"{len(missing)} of the {len(dataset)} images that {dataset.annotations_path} lists "
         f"are not in {dataset.images_folder}: {shorten(missing, len(missing))}"
-        f"{in_case if renamed else ''}; check {key}, or set data.broken_images to skip"
+        f"{in_case if renamed else ''}; check {key}, or set data.broken_images "
+        "to skip (eval: --broken-images skip)"
     )
 
 

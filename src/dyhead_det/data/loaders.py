@@ -131,7 +131,8 @@ class DetectionLoader:
     def _note(self, broken: list[BrokenImage]) -> None:
         if broken and self.broken_images == "error":
             raise DatasetError(
-                f"{broken[0].reason}; repair or remove it, or set data.broken_images to skip"
+                f"{broken[0].reason}; repair or remove it, or set data.broken_images to skip "
+                "(eval: --broken-images skip)"
             )
         self.broken.update(broken)
 

@@ -81,7 +81,7 @@ class EvalResult:
             *(f"note: {note}" for note in self.notes),
             "",
             *(
-                text_table(row, [[decimal(self.metrics[name]) for name in row]])
+                text_table(row, [[f"{decimal(self.metrics[name]):>5}" for name in row]])
                 for row in (names[:6], names[6:])
             ),
             "",

@@ -24,6 +24,7 @@ from dyhead_det.distributed.device import images_to_device
 from dyhead_det.distributed.rank_zero import main_only
 from dyhead_det.distributed.world import is_main
 from dyhead_det.errors import DatasetError
+from dyhead_det.escaping import listed
 from dyhead_det.evaluation.coco_scores import (
     MAX_DETECTIONS,
     Backend,
@@ -109,8 +110,8 @@ def match_categories(detector: CategoryMap, dataset: Sequence[Mapping[str, Any]]
     if missing or extra:
         raise DatasetError(
             "the data set's categories are not those of the detector: "
-            f"missing in the data set: {', '.join(missing) or 'none'}; "
-            f"unknown to the detector: {', '.join(extra) or 'none'}; "
+            f"missing in the data set: {listed(missing) or 'none'}; "
+            f"unknown to the detector: {listed(extra) or 'none'}; "
             "rename or remove categories in the annotation file so that the names agree"
         )
     return CategoryMap(tuple(Category(name, id_of_name[name]) for name in detector.names))

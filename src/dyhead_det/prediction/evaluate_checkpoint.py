@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -25,10 +26,11 @@ def evaluate_checkpoint(
     images: Path | None,
     backend: Backend | None,
     batch_size: int | None,
-    max_detections: int | None,
     short_edge: int | None,
     long_edge: int | None,
     device: torch.device,
+    max_detections: int | None = None,
+    broken_images: Literal["error", "skip"] | None = None,
     show: Callable[[EvalResult], None] = lambda _result: None,
 ) -> EvalResult:
     """Evaluate a checkpoint; write `metrics.json` and `detections.json` into a folder.
@@ -42,10 +44,11 @@ def evaluate_checkpoint(
         images: The folder of the images of annotations.
         backend: Who computes the numbers.
         batch_size: Images at a time.
-        max_detections: Of an image and class that AP counts.
         short_edge: Images are resized to this shorter edge in pixels.
         long_edge: Bound of the longer edge in pixels.
         device: Where to run.
+        max_detections: Of an image and class that AP counts.
+        broken_images: Whether an image that cannot be read ends the evaluation or is left out.
         show: Is given the numbers before they are written, which a full disk may prevent.
 
     Raises:
@@ -62,15 +65,18 @@ def evaluate_checkpoint(
     with local_main_first():
         checkpoint = load_checkpoint(path)
         config = checkpoint.config
+        reading = config.data
+        if broken_images is not None:
+            reading = reading.model_copy(update={"broken_images": broken_images})
         dataset = load_evaluation_data(
-            config.data, data=data, images=images, categories=checkpoint.categories
+            reading, data=data, images=images, categories=checkpoint.categories
         )
         predictor = Predictor.from_checkpoint(
             checkpoint, device=device, short_edge=short_edge, long_edge=long_edge
         )
         main_only(require_writable)(out, "metrics.json", "detections.json")
     loader = evaluation_loader(
-        config.data, dataset, predictor.device, batch_size=batch_size or config.eval.batch_size
+        reading, dataset, predictor.device, batch_size=batch_size or config.eval.batch_size
     )
     with pytorch_switches(config.runtime):
         result, detections = evaluate_detector(
