@@ -89,7 +89,7 @@ def assert_same_on_all_sizes(checkpoint, path):
     ("name", "dyhead"),
     [
         *((name, {"num_blocks": 2}) for name in SMALL_DETECTORS),
-        ("atss", {"num_blocks": 2, "scheme": "stacked"}),
+        ("atss", {"num_blocks": 2, "scheme": "stacked", "residual_scale": 0.01}),
     ],
 )
 def test_every_detector_finds_the_same_at_every_size(name, dyhead, tiny_dataset, tmp_path):

@@ -159,9 +159,14 @@ class DyHeadConfig(Section):
     zero_init_offsets: bool = setting(
         True, "Offsets start at zero, so that the first steps are those of plain convolutions."
     )
-    residual: bool = setting(True, "Add the block's input to its output.")
+    residual: bool = setting(
+        True, "Add DyHead's result, times a scale learned per channel, to the pyramid."
+    )
     residual_scale: Annotated[float, Field(ge=-1e6, le=1e6)] = setting(
-        0.01, "What the output is multiplied by at first; it is learned.", unit="factor"
+        1.0,
+        "Where that scale starts. It hardly moves in some hundred steps: 0.01 leaves DyHead off, "
+        "which a detector whose weights were trained without it may start from.",
+        unit="factor",
     )
     deform_backend: Literal["auto", "torchvision", "gather", "reference"] = setting(
         "auto", "Who computes deformable convolutions; the results are the same."

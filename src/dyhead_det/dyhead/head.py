@@ -29,9 +29,9 @@ class DyHead(nn.Module):
         dynamic_relu: coefficients of task attention: of each ``channel``, or ``shared`` by all.
         coarse_offsets: how offsets come to the next coarser level, see `bring_to_coarser`.
         zero_init_offsets: start the convolution that makes offsets and masks at zero.
-        residual: return ``x + residual_scale * stack(x)``, the scale learned per channel: a
-            detector that already works is hardly touched at the first step.
-        residual_scale: where that scale starts.
+        residual: return ``x + residual_scale * stack(x)``, the scale learned per channel.
+        residual_scale: where that scale starts. A small one hardly touches a detector that already
+            works, and stays small for hundreds of steps, DyHead as good as off.
         deform_backend: what computes deformable convolutions, see `ops/deform_conv.py`.
 
     Raises:
@@ -61,7 +61,7 @@ class DyHead(nn.Module):
         coarse_offsets: CoarseOffsets = "resized",
         zero_init_offsets: bool = True,
         residual: bool = True,
-        residual_scale: float = 0.01,
+        residual_scale: float = 1.0,
         deform_backend: DeformBackend = "auto",
     ) -> None:
         super().__init__()

@@ -62,10 +62,10 @@ class StackedDyHead(nn.Module):
             ``conv``, an ordinary one.
         dynamic_relu: coefficients of task attention: of each ``channel``, or ``shared`` by all.
         zero_init_offsets: start the convolution that makes offsets and masks at zero.
-        residual: add ``residual_scale * stack(x)`` to x, the scale learned per channel: a detector
-            that already works is hardly touched at the first step. Without it the stack's result is
-            added as it is.
-        residual_scale: where that scale starts.
+        residual: add ``residual_scale * stack(x)`` to x, the scale learned per channel. Without it
+            the stack's result is added as it is.
+        residual_scale: where that scale starts. A small one hardly touches a detector that already
+            works, and stays small for hundreds of steps, DyHead as good as off.
         deform_backend: what computes deformable convolutions, see `ops/deform_conv.py`.
 
     Raises:
@@ -92,7 +92,7 @@ class StackedDyHead(nn.Module):
         dynamic_relu: CoefficientsOf = "channel",
         zero_init_offsets: bool = True,
         residual: bool = True,
-        residual_scale: float = 0.01,
+        residual_scale: float = 1.0,
         deform_backend: DeformBackend = "auto",
     ) -> None:
         super().__init__()

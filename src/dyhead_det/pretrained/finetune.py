@@ -18,7 +18,7 @@ from dyhead_det.checkpoints.checkpoint import Checkpoint, is_ours, parse_checkpo
 from dyhead_det.checkpoints.recognize import looks_like
 from dyhead_det.checkpoints.state_dicts import is_computed, misfit, require_finite
 from dyhead_det.checkpoints.weight_files import named_tensors, read_weight_file
-from dyhead_det.config.schema import ModelConfig, to_plain
+from dyhead_det.config.schema import DyHeadConfig, ModelConfig, to_plain
 from dyhead_det.contracts import CategoryMap
 from dyhead_det.errors import CheckpointError
 from dyhead_det.escaping import listed, printable
@@ -36,6 +36,10 @@ _ROWS_OF_A_CLASS = {
 }
 
 _BACKBONE = "network.backbone.body."
+_DYHEAD = "network.backbone.dyhead."
+
+_SMALL_SCALE = 0.01
+"""With a residual of this scale an untrained DyHead leaves the pyramid as it is."""
 
 _LEAST_SHARE = 0.25
 """Of a file's tensors that must fit, and of the backbone's where weights are configured for it."""
@@ -133,7 +137,21 @@ def start_from(
         logger.warning(
             "%s: nothing in it fits the backbone, which starts from random weights", path
         )
+    if config.dyhead is not None and not any(name.startswith(_DYHEAD) for name in used):
+        _warn_of_an_untrained_dyhead(path, config.dyhead)
     return report
+
+
+def _warn_of_an_untrained_dyhead(path: Path, dyhead: DyHeadConfig) -> None:
+    """Say that a new DyHead behind trained weights hides at first what they find."""
+    if dyhead.residual and abs(dyhead.residual_scale) <= _SMALL_SCALE:
+        return
+    logger.warning(
+        "%s: has no DyHead; an untrained one hides at first what its weights find; start with "
+        "model.dyhead.residual=true and model.dyhead.residual_scale=%g to keep that",
+        path,
+        _SMALL_SCALE,
+    )
 
 
 def _plain_names(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:

@@ -185,7 +185,7 @@ def test_the_configuration_builds_the_scheme_with_its_options() -> None:
     assert isinstance(dyhead, StackedDyHead)
     assert dyhead.blocks[0].spatial is None
     assert dyhead.blocks[0].task.expand.out_features == 4
-    assert torch.equal(dyhead.residual_scale, torch.full((32,), 0.01))
+    assert torch.equal(dyhead.residual_scale, torch.ones(32))
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,28 @@ def test_a_body_that_starts_at_random_is_warned_of(tmp_path, caplog):
     assert "other values of backbone.name" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("dyhead", "is_warned"),
+    [
+        ({"residual_scale": 1.0}, True),
+        ({"residual": False}, True),
+        ({"residual_scale": 0.01}, False),
+        (None, False),
+    ],
+)
+def test_a_new_dyhead_that_hides_what_the_weights_find_is_warned_of(
+    tmp_path, caplog, dyhead, is_warned
+):
+    config, old = build("atss", OLD, dyhead=None)
+    state = old.state_dict()
+    save_checkpoint(tmp_path / "old.pt", Checkpoint(config, OLD, state, step=1, metrics={}))
+    config, new = build("atss", NEW, dyhead=dyhead)
+    logging.getLogger("dyhead_det").propagate = True
+    with caplog.at_level(logging.WARNING):
+        start_from(new, tmp_path / "old.pt", categories=NEW, config=config.model)
+    assert ("model.dyhead.residual_scale=0.01" in caplog.text) == is_warned
+
+
 def test_what_does_not_fit_is_refused(tmp_path):
     config, new = build("retinanet", NEW)
     torch.save({"backbone.dyhead_tower.0.offset.bias": torch.ones(27)}, tmp_path / "raw.pth")
