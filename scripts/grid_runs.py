@@ -103,6 +103,7 @@ def train_and_score(config: RunConfig, folder: Path, device: torch.device) -> No
         images=root / config.data.val.images,
         backend=None,
         batch_size=None,
+        max_detections=None,
         short_edge=None,
         long_edge=None,
         device=device,
