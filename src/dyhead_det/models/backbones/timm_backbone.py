@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dyhead_det.checkpoints.state_dicts import load_into, read_state_dict
+from dyhead_det.checkpoints.state_dicts import load_into
+from dyhead_det.checkpoints.weight_files import read_state_dict
 from dyhead_det.config.schema import BackboneConfig
 from dyhead_det.errors import CheckpointError, ConfigError
 from dyhead_det.models.backbones.families import STAGE_STRIDES
