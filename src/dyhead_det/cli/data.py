@@ -18,12 +18,17 @@ def demo(
     num_val: Annotated[int, typer.Option(min=1, help="Validation images.")] = 100,
     size: Annotated[int, typer.Option(min=64, help="Side of an image in pixels.")] = 160,
     seed: Annotated[int, typer.Option(min=0, help="Another seed, other images.")] = 0,
+    hard: Annotated[
+        bool, typer.Option("--hard", help="Ten shapes in crowds: turned, stretched, of all sizes.")
+    ] = False,
 ) -> None:
     """Draw a data set of shapes in COCO format: the same bytes for the same seed."""
     from dyhead_det.data.demo import draw_demo
+    from dyhead_det.data.demo_styles import EASY, HARD
 
     clean_up_on_signals()
-    draw_demo(folder, num_train=num_train, num_val=num_val, size=size, seed=seed)
+    style = HARD if hard else EASY
+    draw_demo(folder, num_train=num_train, num_val=num_val, size=size, seed=seed, style=style)
     echo(f"{num_train} training and {num_val} validation images -> {folder}")
 
 

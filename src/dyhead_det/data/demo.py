@@ -12,33 +12,30 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from dyhead_det.data.demo_styles import EASY, STYLES, DemoStyle, Floats, outline
 from dyhead_det.errors import DatasetError
 from dyhead_det.files import folder_written_whole, require_writable
 
-Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-# The ids have gaps, as those of COCO.
-SHAPES = {"disc": 1, "box": 3, "triangle": 4, "star": 8, "ring": 11}
-
-# Like fruit, each kind of shape tends to a color of its own.
-_HUES = {"disc": 0.0, "box": 0.6, "triangle": 0.35, "star": 0.14, "ring": 0.82}
 _HUE_SPREAD = 0.05
-
-_DESCRIPTION = "dyhead-det demo: shapes over textured backgrounds"
 _SUPERSAMPLING = 4
-_MAX_SHAPES = 4
 _EMPTY_SHARE = 0.08
-_LEAST_DIAMETER, _GREATEST_DIAMETER = 0.08, 0.64  # of the picture's edge
-_GREATEST_TILT = np.pi / 16
-_LEAST_VISIBLE = 0.85
 _LEAST_CONTRAST = 100.0  # distance in RGB between a shape and what it covers
 _RIM = 0.82  # where the darker rim begins, as a part of the radius
 _HOLE = 0.5
 _GRAIN = 3.0
 
 
-def draw_demo(folder: Path, *, num_train: int, num_val: int, size: int, seed: int) -> None:
+def draw_demo(
+    folder: Path,
+    *,
+    num_train: int,
+    num_val: int,
+    size: int,
+    seed: int,
+    style: DemoStyle = EASY,
+) -> None:
     """Draw `train.json`, `val.json` and the pictures in `train/` and `val/`, all or nothing.
 
     A folder that already holds this very data set is left alone, another demo data set is replaced.
@@ -49,6 +46,7 @@ def draw_demo(folder: Path, *, num_train: int, num_val: int, size: int, seed: in
         num_val: number of validation pictures.
         size: edge of the square pictures in pixels.
         seed: of everything that is drawn.
+        style: what is drawn.
 
     Raises:
         DatasetError: if the folder holds something else.
@@ -56,7 +54,7 @@ def draw_demo(folder: Path, *, num_train: int, num_val: int, size: int, seed: in
         OSError: if the disk is full.
     """
     info = {
-        "description": _DESCRIPTION,
+        "description": style.description,
         "version": "1",
         "num_train": num_train,
         "num_val": num_val,
@@ -90,7 +88,7 @@ def _is_replaceable(folder: Path) -> bool:
     if not folder.is_dir():
         return False
     info = _read_json(folder / "train.json").get("info")
-    is_demo = isinstance(info, dict) and info.get("description") == _DESCRIPTION
+    is_demo = isinstance(info, dict) and info.get("description") in STYLES
     return is_demo or not any(folder.iterdir())
 
 
@@ -105,10 +103,10 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _draw_split(folder: Path, split: str, numbers: range, info: dict[str, Any]) -> None:
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    size = info["size"]
+    size, style = info["size"], STYLES[info["description"]]
     (folder / split).mkdir(parents=True)
     for number in numbers:
-        picture, found = _draw_picture(np.random.default_rng((info["seed"], number)), size)
+        picture, found = _draw_picture(np.random.default_rng((info["seed"], number)), size, style)
         name = f"{number:05d}.png"
         Image.fromarray(picture).save(folder / split / name, format="PNG", compress_level=6)
         image_id = number + 1
@@ -119,7 +117,7 @@ def _draw_split(folder: Path, split: str, numbers: range, info: dict[str, Any]) 
             annotations.append({"id": annotation_id, "image_id": image_id, **annotation})
     categories = [
         {"id": dataset_id, "name": name, "supercategory": "shape"}
-        for name, dataset_id in SHAPES.items()
+        for name, dataset_id in style.shapes.items()
     ]
     document = {
         "info": info,
@@ -132,25 +130,27 @@ def _draw_split(folder: Path, split: str, numbers: range, info: dict[str, Any]) 
 
 
 def _draw_picture(
-    rng: np.random.Generator, size: int
+    rng: np.random.Generator, size: int, style: DemoStyle
 ) -> tuple[NDArray[np.uint8], list[dict[str, Any]]]:
     """Return a picture, (size, size, 3), and what is in it as parts of COCO annotations."""
     picture = _background(rng, size)
-    num_shapes = 0 if rng.random() < _EMPTY_SHARE else int(rng.integers(1, _MAX_SHAPES + 1))
-    logs = rng.uniform(np.log(_LEAST_DIAMETER), np.log(_GREATEST_DIAMETER), size=num_shapes)
+    num_shapes = 0 if rng.random() < _EMPTY_SHARE else int(rng.integers(1, style.most_shapes + 1))
+    least, greatest = np.log(style.diameters)
+    logs = rng.uniform(least, greatest, size=num_shapes)
     radii = np.exp(logs) * size / 2
     visible: list[tuple[str, Mask]] = []
     for radius in sorted(radii, reverse=True):  # small ones on top
-        name = str(rng.choice(list(SHAPES)))
-        placed = _place(rng, name, radius, size, [mask for _, mask in visible])
+        name = str(rng.choice(list(style.shapes)))
+        placed = _place(rng, name, radius, size, [mask for _, mask in visible], style)
         if placed is None:
             continue
         mask, rim = placed
-        picture = _paint(rng, picture, mask, rim, hue=_HUES[name])
+        hue = style.hues[name] if name in style.hues else float(rng.random())
+        picture = _paint(rng, picture, mask, rim, hue=hue)
         visible = [(other, below & ~mask) for other, below in visible] + [(name, mask)]
     annotations = [
         {
-            "category_id": SHAPES[name],
+            "category_id": style.shapes[name],
             "bbox": _box_around(mask),
             "area": float(mask.sum()) / _SUPERSAMPLING**2,
             "iscrowd": 0,
@@ -183,46 +183,43 @@ def _background(rng: np.random.Generator, size: int) -> Floats:
 
 
 def _place(
-    rng: np.random.Generator, name: str, radius: float, size: int, others: list[Mask]
+    rng: np.random.Generator,
+    name: str,
+    radius: float,
+    size: int,
+    others: list[Mask],
+    style: DemoStyle,
 ) -> tuple[Mask, Mask] | None:
     """Find room for a shape that leaves most of all others visible.
 
     Returns:
         The shape and its rim as supersampled masks; None if there is no room.
     """
-    for _ in range(20):
+    whole = [style.least_visible * other.sum() for other in others]
+    for _ in range(style.num_tries):
         center = rng.uniform(radius, size - radius, size=2)
-        angle = rng.uniform(-_GREATEST_TILT, _GREATEST_TILT)
-        mask = _shape_mask(name, center, radius, angle, size)
-        whole = [_LEAST_VISIBLE * other.sum() for other in others]
+        angle = rng.uniform(-style.greatest_tilt, style.greatest_tilt)
+        stretch, direction = 1.0, 0.0
+        if style.greatest_stretch > 1:
+            stretch = float(np.exp(rng.uniform(0, np.log(style.greatest_stretch))))
+            direction = float(rng.uniform(0, np.pi))
+        corners = outline(name, angle, stretch, direction)
+        mask = _shape_mask(name, center, radius * corners, size)
         if all((other & ~mask).sum() >= least for other, least in zip(others, whole, strict=True)):
-            inner = _shape_mask(name, center, radius * _RIM, angle, size)
-            return mask, mask & ~inner
+            return mask, mask & ~_shape_mask(name, center, radius * _RIM * corners, size)
     return None
 
 
-def _shape_mask(name: str, center: Floats, radius: float, angle: float, size: int) -> Mask:
-    """Return where a shape is, (size * 4, size * 4)."""
+def _shape_mask(name: str, center: Floats, corners: Floats, size: int) -> Mask:
+    """Return where a shape with these corners around its center is, (size * 4, size * 4)."""
     edge = size * _SUPERSAMPLING
     canvas = Image.new("L", (edge, edge))
     draw = ImageDraw.Draw(canvas)
-    outline = (center + radius * _outline(name, angle)) * _SUPERSAMPLING
-    draw.polygon([tuple(point) for point in outline.tolist()], fill=1)
+    draw.polygon([tuple(point) for point in ((center + corners) * _SUPERSAMPLING).tolist()], fill=1)
     if name == "ring":
-        hole = (center + _HOLE * radius * _outline(name, angle)) * _SUPERSAMPLING
+        hole = (center + _HOLE * corners) * _SUPERSAMPLING
         draw.polygon([tuple(point) for point in hole.tolist()], fill=0)
     return np.asarray(canvas, dtype=np.bool_)
-
-
-def _outline(name: str, angle: float) -> Floats:
-    """Return the corners of a shape of radius 1, (n, 2)."""
-    num_corners = {"box": 4, "triangle": 3, "star": 10}.get(name, 72)
-    upright = np.pi / 4 if name == "box" else -np.pi / 2
-    angles = upright + angle + np.arange(num_corners) * 2 * np.pi / num_corners
-    radii = np.ones(num_corners)
-    if name == "star":
-        radii[1::2] = 0.5
-    return np.stack([np.cos(angles), np.sin(angles)], axis=1) * radii[:, None]
 
 
 def _paint(

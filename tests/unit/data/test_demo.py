@@ -1,6 +1,7 @@
 """The demo data set is the same for the same seed, complete or not there, and true to its boxes."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 from dyhead_det.data import demo
 from dyhead_det.data.coco import load_coco, require_images
 from dyhead_det.data.demo import draw_demo
+from dyhead_det.data.demo_styles import EASY, HARD, outline
 from dyhead_det.errors import DatasetError
 
 
@@ -110,14 +112,15 @@ def test_an_interrupted_drawing_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_boxes_are_tight_around_what_is_seen(monkeypatch):
+@pytest.mark.parametrize("style", [EASY, HARD])
+def test_boxes_are_tight_around_what_is_seen(monkeypatch, style):
     """On a black ground without grain every pixel that a shape touches is not black."""
     monkeypatch.setattr(demo, "_background", lambda rng, size: np.zeros((size, size, 3)))
-    monkeypatch.setattr(demo, "_MAX_SHAPES", 1)
+    alone = replace(style, most_shapes=1)
     monkeypatch.setattr(demo, "_EMPTY_SHARE", 0)
     monkeypatch.setattr(demo, "_GRAIN", 0)
     for number in range(20):
-        picture, (found,) = demo._draw_picture(np.random.default_rng(number), 64)
+        picture, (found,) = demo._draw_picture(np.random.default_rng(number), 64, alone)
         ys, xs = np.nonzero(picture.max(axis=-1))
         left, top, width, height = found["bbox"]
         # Pixels are touched to a quarter; a quarter of a dark rim may round to black.
@@ -126,14 +129,39 @@ def test_boxes_are_tight_around_what_is_seen(monkeypatch):
         assert 0 < found["area"] <= width * height
 
 
-def test_sizes_span_a_factor_of_eight_and_some_pictures_are_empty():
-    rng_pictures = [demo._draw_picture(np.random.default_rng(n), 64)[1] for n in range(80)]
-    edges = [max(found["bbox"][2:]) for found_all in rng_pictures for found in found_all]
-    assert max(edges) / min(edges) > 7
-    assert 0 < sum(not found_all for found_all in rng_pictures) < 25
-    assert {found["category_id"] for found_all in rng_pictures for found in found_all} == set(
-        demo.SHAPES.values()
+@pytest.mark.parametrize(
+    ("style", "factor", "num_classes", "most"), [(EASY, 7, 5, 4), (HARD, 14, 10, 20)]
+)
+def test_styles_differ_in_sizes_classes_and_crowding(style, factor, num_classes, most):
+    pictures = [demo._draw_picture(np.random.default_rng(n), 64, style)[1] for n in range(80)]
+    edges = [max(found["bbox"][2:]) for found_all in pictures for found in found_all]
+    assert max(edges) / min(edges) > factor
+    assert 0 < sum(not found_all for found_all in pictures) < 25
+    categories = {found["category_id"] for found_all in pictures for found in found_all}
+    assert categories == set(style.shapes.values())
+    assert len(categories) == num_classes
+    assert most - 4 < max(map(len, pictures)) <= most
+
+
+def test_hard_pictures_are_the_same_for_the_same_seed_and_replace_easy_ones(tmp_path):
+    easy = contents(draw(tmp_path / "shapes", num_train=2, num_val=1))
+    hard = contents(draw(tmp_path / "shapes", num_train=2, num_val=1, style=HARD))
+    assert hard == contents(draw(tmp_path / "again", num_train=2, num_val=1, style=HARD))
+    assert hard["train/00000.png"] != easy["train/00000.png"]
+    dataset = load_coco(
+        tmp_path / "shapes" / "train.json", tmp_path / "shapes" / "train", split="train"
     )
+    assert dataset.categories.names == tuple(HARD.shapes)
+
+
+@pytest.mark.parametrize("name", HARD.shapes)
+def test_no_corner_is_farther_than_the_radius_and_a_turn_keeps_the_shape(name):
+    upright = outline(name, 0.0, 1.0, 0.0)
+    assert np.linalg.norm(upright, axis=1).max() == pytest.approx(1)
+    turned = outline(name, 1.0, 1.0, 0.0)
+    np.testing.assert_allclose(upright @ upright.T, turned @ turned.T, atol=1e-12)
+    pressed = outline(name, 0.0, 2.0, np.pi / 2)
+    np.testing.assert_allclose(pressed, upright * [1, 0.5], atol=1e-12)
 
 
 def test_pictures_are_plain_rgb_of_the_asked_size(drawn):
