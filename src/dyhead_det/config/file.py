@@ -8,6 +8,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from dyhead_det.config.model import is_weight_name
 from dyhead_det.config.renamed_keys import RENAMED_KEYS
 from dyhead_det.config.schema import (
     AnySection,
@@ -73,7 +74,7 @@ def _with_absolute_paths(config: RunConfig) -> RunConfig:
         weights = _absolute(backbone.weights, "model.backbone.weights")
         backbone = backbone.model_copy(update={"weights": weights})
     start = config.model.weights
-    if start is not None:
+    if start is not None and not is_weight_name(start):
         start = _absolute(start, "model.weights")
     model = config.model.model_copy(update={"backbone": backbone, "weights": start})
     return config.model_copy(update={"data": data, "model": model})

@@ -1,6 +1,7 @@
 """The sections of the model: backbone, pyramid, DyHead, image size."""
 
 import re
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -207,7 +208,8 @@ class ModelConfig(Section):
     )
     weights: PathText | None = setting(
         None,
-        "Start training from this file: a checkpoint of ours or torchvision's COCO detector.",
+        "Start training from this file, a checkpoint of ours or torchvision's COCO detector; or "
+        "from published weights by name (`weights list`, fasterrcnn_resnet50_fpn_coco and so on).",
     )
 
     @model_validator(mode="after")
@@ -228,3 +230,9 @@ class ModelConfig(Section):
             msg = "input.resize: `cv2` is for compat `mmdet`; write `auto`"
             raise ValueError(msg)
         return self
+
+
+def is_weight_name(weights: str) -> bool:
+    """Return whether `model.weights` is a name: without folder or suffix, and no file here."""
+    path = Path(weights)
+    return path.name == weights and not path.suffix and not path.exists()

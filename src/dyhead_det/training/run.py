@@ -25,6 +25,7 @@ from dyhead_det.evaluation.evaluate import match_categories
 from dyhead_det.models.detectors import Detector, build_detector
 from dyhead_det.models.runtime import prepare_detector
 from dyhead_det.pretrained.finetune import start_from
+from dyhead_det.pretrained.named_weights import find_weights
 from dyhead_det.reporting.metrics_file import MetricsFile
 from dyhead_det.reporting.stopwatch import Stopwatch
 from dyhead_det.training.early_stopping import EarlyStopping
@@ -220,7 +221,7 @@ def _build_start(
     if is_new and config.model.weights is not None:
         start_from(
             detector,
-            Path(config.model.weights),
+            find_weights(config.model.weights),
             categories=train_data.categories,
             config=config.model,
         )
