@@ -33,6 +33,9 @@ demo: setup  ## Draw a small data set, train on it, evaluate, predict (minutes o
 test: setup  ## Run the tests
 	$(BIN)/python -m pytest -m 'not gpu'
 
+test-all: export HYPOTHESIS_PROFILE := thorough
+test-all: test  ## The same with thousands of examples for each property test
+
 check: setup  ## Check format, style and types, and run the fast tests
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check

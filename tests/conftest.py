@@ -1,14 +1,22 @@
 """Fixtures for all tests: fixed seeds, small models, small data sets, the real photographs."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from PIL import Image, ImageDraw
 
 from dyhead_det.config.schema import RunConfig, parse_config
+
+# Property tests: 300 examples, the same in every run; `make test-all` takes thousands of new ones.
+_FREELY = {"deadline": None, "suppress_health_check": list(HealthCheck)}
+settings.register_profile("usual", max_examples=300, derandomize=True, database=None, **_FREELY)
+settings.register_profile("thorough", max_examples=2500, print_blob=True, **_FREELY)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "usual"))
 
 # One section per detector, small enough for pictures of 64 pixels.
 SMALL_DETECTORS = {

@@ -49,7 +49,10 @@ _ROWS_AT_ONCE = 256
 
 # What Pillow raises on damaged metadata, and on damaged pictures.
 _METADATA_ERRORS = (SyntaxError, ValueError, TypeError, LookupError, struct.error)
-_DECODER_ERRORS = (*_METADATA_ERRORS, OSError, EOFError, zlib.error)
+_DECODER_ERRORS = (
+    *_METADATA_ERRORS,
+    *(OSError, EOFError, zlib.error, RuntimeError, ArithmeticError, AttributeError, AssertionError),
+)
 
 # From the EXIF orientation to what brings the stored rows and columns into that position.
 _TURNS = {
