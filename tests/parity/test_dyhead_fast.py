@@ -62,7 +62,7 @@ def values_and_gradients(
 
 
 def relative_error(got: Tensor, wanted: Tensor) -> float:
-    """Mean deviation over mean size: unmoved by the few places where the maximum changes sides."""
+    """Mean deviation over mean size: unmoved by the few pixels where the maximum changes sides."""
     return ((got - wanted).abs().mean() / wanted.abs().mean().clamp(min=1e-3)).item()
 
 

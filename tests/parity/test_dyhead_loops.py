@@ -1,7 +1,7 @@
-"""DyHead equals a reference written with loops over images, places and taps, values and gradients.
+"""DyHead equals a reference in loops over images, locations and taps, values and gradients.
 
 The reference shares no code with the package: it follows the published description of the block,
-one scalar place after the other, in float64.
+one scalar location after the other, in float64.
 """
 
 import math
@@ -17,7 +17,7 @@ SIZES = [(4, 3), (2, 2), (1, 1)]
 
 
 def loop_bilinear(x: Tensor, y: Tensor, x_: Tensor) -> Tensor:
-    """Read one map (C, H, W) at one place: (C,)."""
+    """Read one map (C, H, W) at one location: (C,)."""
     height, width = x.shape[-2:]
     if not (-1 < y.item() < height and -1 < x_.item() < width):
         return x.new_zeros(len(x))
@@ -35,7 +35,7 @@ def loop_deform_conv(
 ) -> Tensor:
     """One image: x (C, H, W), offset (18, h, w), mask (9, h, w)."""
     height, width = offset.shape[-2:]
-    places = []
+    locations = []
     for h in range(height):
         for w in range(width):
             out = bias
@@ -46,8 +46,8 @@ def loop_deform_conv(
                     x_ = w * stride - 1 + j + offset[2 * tap + 1, h, w]
                     read = mask[tap, h, w] * loop_bilinear(x, y, x_)
                     out = out + weight[:, :, i, j] @ read
-            places.append(out)
-    return torch.stack(places, dim=1).reshape(-1, height, width)
+            locations.append(out)
+    return torch.stack(locations, dim=1).reshape(-1, height, width)
 
 
 def loop_group_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

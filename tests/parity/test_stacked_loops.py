@@ -1,7 +1,7 @@
 """The stacked DyHead equals the paper's equations 2 to 5 written as loops, values and gradients.
 
-The reference shares no code with the package: one image, one place and one tap after the other, in
-float64.
+The reference shares no code with the package: one image, one location and one tap after the other,
+in float64.
 """
 
 import math
@@ -16,7 +16,7 @@ ALL = ("scale", "spatial", "task")
 
 
 def loop_read(x: Tensor, y: Tensor, x_: Tensor) -> Tensor:
-    """Read one map (C, H, W) at one place, zero outside: (C,)."""
+    """Read one map (C, H, W) at one location, zero outside: (C,)."""
     height, width = x.shape[-2:]
     top, left = math.floor(y.item()), math.floor(x_.item())
     total = x.new_zeros(len(x))
@@ -30,7 +30,7 @@ def loop_read(x: Tensor, y: Tensor, x_: Tensor) -> Tensor:
 def loop_conv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """A plain 3x3 convolution of one map with padding 1."""
     height, width = x.shape[-2:]
-    places = []
+    locations = []
     for h in range(height):
         for w in range(width):
             out = x.new_zeros(len(weight)) if bias is None else bias
@@ -38,8 +38,8 @@ def loop_conv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
                 for j in range(3):
                     if 0 <= h - 1 + i < height and 0 <= w - 1 + j < width:
                         out = out + weight[:, :, i, j] @ x[:, h - 1 + i, w - 1 + j]
-            places.append(out)
-    return torch.stack(places, dim=1).reshape(-1, height, width)
+            locations.append(out)
+    return torch.stack(locations, dim=1).reshape(-1, height, width)
 
 
 def loop_halve(x: Tensor) -> Tensor:
@@ -62,13 +62,13 @@ def loop_halve(x: Tensor) -> Tensor:
 def loop_enlarge(x: Tensor, height: int, width: int) -> Tensor:
     """Interpolate between the centers of pixels; beyond the outermost ones nothing changes."""
     h, w = x.shape[-2:]
-    places = []
+    locations = []
     for row in range(height):
         y = min(max((row + 0.5) * h / height - 0.5, 0.0), h - 1.0)
         for column in range(width):
             x_ = min(max((column + 0.5) * w / width - 0.5, 0.0), w - 1.0)
-            places.append(loop_read(x, x.new_tensor(y), x.new_tensor(x_)))
-    return torch.stack(places, dim=1).reshape(-1, height, width)
+            locations.append(loop_read(x, x.new_tensor(y), x.new_tensor(x_)))
+    return torch.stack(locations, dim=1).reshape(-1, height, width)
 
 
 def loop_group_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -101,7 +101,7 @@ def equation_4(levels: list[Tensor], p: dict[str, Tensor]) -> list[Tensor]:
     new_levels = []
     for level in range(len(levels)):
         neighbors = [other for other in (level - 1, level, level + 1) if 0 <= other < len(levels)]
-        places = []
+        locations = []
         for h in range(height):
             for w in range(width):
                 total = median.new_zeros(len(median))
@@ -115,8 +115,8 @@ def equation_4(levels: list[Tensor], p: dict[str, Tensor]) -> list[Tensor]:
                         x_ = median.new_tensor(w - 1 + k % 3) + dx
                         read = loop_read(levels[other], y, x_)
                         total = total + kernel[:, :, k // 3, k % 3] @ read * dm
-                places.append(total / len(neighbors))
-        mean = torch.stack(places, dim=1).reshape(-1, height, width)
+                locations.append(total / len(neighbors))
+        mean = torch.stack(locations, dim=1).reshape(-1, height, width)
         new_levels.append(loop_group_norm(mean, p["spatial.norm.weight"], p["spatial.norm.bias"]))
     return new_levels
 

@@ -1,4 +1,4 @@
-"""RoI pooling of an L x S x C tensor: S keeps its H x W, and each level gets its own size back.
+"""DyHead on the paper's L x S x C tensor: all levels resized to one size, stacked, and split again.
 
 This is DyHead after the text of its paper (Dai et al., arXiv 2106.08322, section 3), where
 ``block.py`` follows the authors' code. All levels are brought to the size of the median one

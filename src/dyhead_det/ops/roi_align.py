@@ -238,6 +238,6 @@ class _Sums(torch.autograd.Function):
     def backward(ctx: Context, grad: Tensor) -> tuple[Tensor, None]:
         grad_features = grad.new_zeros(ctx.features_shape)
         num_sums = [index.shape[:-1].numel() for index, _ in ctx.reads]
-        for (index, weights), part in zip(ctx.reads, torch.split(grad, num_sums), strict=True):
-            add_to_rows(grad_features, index, weights, part)
+        for (index, weights), grad_sums in zip(ctx.reads, torch.split(grad, num_sums), strict=True):
+            add_to_rows(grad_features, index, weights, grad_sums)
         return grad_features, None

@@ -1,4 +1,4 @@
-"""The parts of the DyHead block: the rules for coarse offsets and the scale attention, by hand."""
+"""Modules of the DyHead block: the rules for coarse offsets and the scale attention, by hand."""
 
 import torch
 from torch import nn
@@ -44,7 +44,7 @@ def test_cropped_offsets_are_the_top_left_corner() -> None:
 
 
 def test_resized_offsets_stay_with_their_place() -> None:
-    # A ramp from 0 to 6 stays a ramp from 0 to 6 at half the points.
+    # A ramp from 0 to 6 stays a ramp from 0 to 6 at half the pixels.
     convolved = torch.arange(7.0).expand(1, 27, 7, 7)
     got = bring_to_coarser(convolved, (4, 4), rule="resized")
     torch.testing.assert_close(got[0, 5, 2], torch.tensor([0.0, 2.0, 4.0, 6.0]))

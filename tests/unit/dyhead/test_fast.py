@@ -38,16 +38,16 @@ def by_the_formula(dyhead: DyHead, levels: list[Tensor], leaves: list[Tensor]) -
 
 def nodes_of(out: Tensor) -> dict[str, list[torch.autograd.graph.Node]]:
     """All nodes of the graph by their class's name."""
-    found: dict[str, list[torch.autograd.graph.Node]] = {}
+    by_name: dict[str, list[torch.autograd.graph.Node]] = {}
     seen, pending = set(), [out.grad_fn]
     while pending:
         node = pending.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
-        found.setdefault(type(node).__name__, []).append(node)
+        by_name.setdefault(type(node).__name__, []).append(node)
         pending += [following for following, _ in node.next_functions]
-    return found
+    return by_name
 
 
 @pytest.mark.parametrize("name", ["MomentsBackward", "CombineBackward", "_GatherConvBackward"])

@@ -1,4 +1,4 @@
-"""The DyHead stack: pyramids of all shapes, the residual start, initialisation, precision."""
+"""The DyHead stack: pyramids of all shapes, the residual start, initialization, precision."""
 
 import doctest
 import inspect
@@ -133,7 +133,7 @@ def test_zero_init_zeroes_exactly_the_offset_convolution() -> None:
     }  # fmt: skip
 
 
-def test_initialisation_is_the_published_one() -> None:
+def test_initialization_is_the_published_one() -> None:
     torch.manual_seed(0)
     block = small_dyhead().blocks[0]
     bound = 1 / (9 * 32) ** 0.5
@@ -200,7 +200,7 @@ def test_every_variant_keeps_shapes_and_learns_with_every_parameter(options: dic
 
 
 @pytest.mark.parametrize(
-    ("options", "parts"),
+    ("options", "modules"),
     [
         ({"attention": ("scale",)}, {"scale"}),
         ({"attention": ("task",)}, {"task"}),
@@ -208,9 +208,9 @@ def test_every_variant_keeps_shapes_and_learns_with_every_parameter(options: dic
         ({"spatial": "conv"}, {"same", "finer", "coarser", "scale", "task"}),
     ],
 )
-def test_what_is_switched_off_has_no_parameters(options: dict, parts: set[str]) -> None:
+def test_what_is_switched_off_has_no_parameters(options: dict, modules: set[str]) -> None:
     block = small_dyhead(**options).blocks[0]
-    assert {name.split(".")[0] for name, _ in block.named_parameters()} == parts
+    assert {name.split(".")[0] for name, _ in block.named_parameters()} == modules
 
 
 @pytest.mark.parametrize(
@@ -255,8 +255,8 @@ def test_the_configuration_builds_the_scheme_with_its_options() -> None:
     config = DyHeadConfig(num_blocks=2, attention=("scale", "spatial"), spatial="conv")
     dyhead = build_dyhead(config, 32)
     assert isinstance(dyhead, DyHead)
-    parts = {name for name, _ in dyhead.blocks[1].named_children()}
-    assert parts == {"same", "finer", "coarser", "scale"}
+    modules = {name for name, _ in dyhead.blocks[1].named_children()}
+    assert modules == {"same", "finer", "coarser", "scale"}
     shared = build_dyhead(DyHeadConfig(num_blocks=1, dynamic_relu="shared"), 32)
     assert shared.blocks[0].task.expand.out_features == 4
 

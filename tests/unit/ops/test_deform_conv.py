@@ -113,7 +113,7 @@ def test_values_and_gradients_equal_the_formula(
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_zero_offsets_at_the_border_have_the_same_gradient_everywhere(backend: str) -> None:
-    # Where offsets start at zero, places lie exactly on -1: the one case with two possible slopes.
+    # Where offsets start at zero, locations lie exactly on -1: the one case with two slopes.
     torch.manual_seed(0)
     x, offset, mask, weight, bias = random_operands((1, 3, 4, 4), 2, 1, torch.double)
     gradients = []

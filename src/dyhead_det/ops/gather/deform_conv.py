@@ -156,7 +156,7 @@ class _GatherConv(torch.autograd.Function):
             return (
                 linear(grad[here].t(), columns.t()),
                 *grad_of_rows(
-                    index[here], weights[here], grad_sampled, rows_read=grid[here].rows_read
+                    index[here], weights[here], grad_sampled, rows_read=grid.rows_read(here)
                 ),
             )
 
@@ -178,7 +178,7 @@ class _GatherConv(torch.autograd.Function):
                 grad_kernel.to(features.dtype).view(-1, 3, 3, features.shape[1]).permute(0, 3, 1, 2)
                 for grad_kernel in grad_kernels
             ),
-            *(part.sum(dim=0) for part in torch.split(grad, num_locations)),
+            *(of_kernel.sum(dim=0) for of_kernel in torch.split(grad, num_locations)),
         ]
         grad_features = grad_features.to(features.dtype)
         return grad_features, grad_offsets_and_masks, None, None, *grad_parameters

@@ -27,10 +27,10 @@ def _find_onednn_linear(signature: str) -> Callable[..., Any] | None:
     namespace, _, name = signature.partition("(")[0].partition("::")
     packet = getattr(getattr(torch.ops, namespace), name, None)
     operator = getattr(packet, "default", None)
-    if torch._C._has_mkldnn and operator is not None and str(operator._schema) == signature:
-        found: Callable[..., Any] = operator
-        return found
-    return None
+    if operator is None or str(operator._schema) != signature or not torch._C._has_mkldnn:
+        return None
+    checked: Callable[..., Any] = operator
+    return checked
 
 
 _ONEDNN_LINEAR = _find_onednn_linear(_SIGNATURE)

@@ -9,6 +9,7 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate, pairwise
 
 import torch
@@ -47,26 +48,32 @@ class SamplingGrid:
 
     def __getitem__(self, chunk: slice) -> "SamplingGrid":
         begin, end, _ = chunk.indices(len(self))
-        ends = list(accumulate(self.num_locations, initial=0))
-        first = max(bisect_right(ends, begin) - 1, 0)
-        last = max(bisect_left(ends, end), first)
-        bounds = [min(max(each, begin), end) for each in ends[first : last + 1]]
+        maps = self._maps_of(chunk)
+        bounds = [min(max(bound, begin), end) for bound in self._bounds[maps.start : maps.stop + 1]]
         return SamplingGrid(
             self.map_start[chunk],
             self.map_hw[..., chunk],
             self.tap_yx[..., chunk],
             tuple(high - low for low, high in pairwise(bounds)),
-            self.map_rows[first:last],
+            self.map_rows[maps],
         )
 
-    @property
-    def rows_read(self) -> slice:
-        """Rows of the features outside which no location reads, whatever its offsets."""
-        if not self.map_rows:
+    def rows_read(self, chunk: slice) -> slice:
+        """Return the range of features outside which a chunk never reads, whatever its offsets."""
+        maps = self.map_rows[self._maps_of(chunk)]
+        if not maps:
             return slice(0, 0)
-        return slice(
-            min(rows.start for rows in self.map_rows), max(rows.stop for rows in self.map_rows)
-        )
+        return slice(min(rows.start for rows in maps), max(rows.stop for rows in maps))
+
+    def _maps_of(self, chunk: slice) -> slice:
+        """Find which of the maps a chunk of the locations samples."""
+        begin, end, _ = chunk.indices(len(self))
+        first = max(bisect_right(self._bounds, begin) - 1, 0)
+        return slice(first, max(bisect_left(self._bounds, end), first))
+
+    @cached_property
+    def _bounds(self) -> list[int]:
+        return list(accumulate(self.num_locations, initial=0))
 
 
 def build_sampling_grid(

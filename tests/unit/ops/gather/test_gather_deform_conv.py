@@ -99,7 +99,7 @@ def test_one_call_convolves_several_grids_with_their_own_kernels() -> None:
         features[24:].view(1, 3, 2, 4),
         features[:24].view(1, 6, 4, 4),
     ]
-    for k, (part, sampling, size) in enumerate(
+    for k, (convolved, sampling, size) in enumerate(
         zip(
             out.split(num_locations),
             offsets_and_masks.split(num_locations, dim=1),
@@ -112,7 +112,7 @@ def test_one_call_convolves_several_grids_with_their_own_kernels() -> None:
             maps[k].permute(0, 3, 1, 2), offset, mask, weights[k], biases[k],
             stride=2 if k == 2 else 1,
         )  # fmt: skip
-        torch.testing.assert_close(part, features_of_maps(expected))
+        torch.testing.assert_close(convolved, features_of_maps(expected))
 
 
 @pytest.mark.parametrize("locations_per_chunk", [1, 7, 25, 1000])
@@ -164,15 +164,16 @@ def test_a_chunk_of_a_grid_knows_the_maps_that_it_samples(
     chunk: slice, num_locations: tuple[int, ...], rows_read: slice
 ) -> None:
     # Two images of 3 x 4 pixels from row 7 on, read with stride 2; then one of 1 x 5 from row 0 on.
-    here = concatenate_grids(
+    grid = concatenate_grids(
         [
             build_sampling_grid(2, (2, 2), source_start=7, source_hw=(3, 4), stride=2, device=CPU),
             build_sampling_grid(1, (1, 5), source_start=0, source_hw=(1, 5), stride=1, device=CPU),
         ]
-    )[chunk]
+    )
+    here = grid[chunk]
     assert len(here) == sum(here.num_locations)
     assert here.num_locations == num_locations
-    assert here.rows_read == rows_read
+    assert grid.rows_read(chunk) == here.rows_read(slice(None)) == rows_read
 
 
 def test_a_second_derivative_is_refused_and_not_wrong() -> None:

@@ -9,7 +9,7 @@ from dyhead_det.ops.gather.row_sums import add_to_rows, grad_of_rows, sum_rows
 
 
 def dense(index: Tensor, weights: Tensor, num_rows: int) -> Tensor:
-    """The sums as a matrix (N, R) that multiplies the table."""
+    """The sums as a matrix (N, R) that multiplies the features."""
     matrix = torch.zeros(len(index), num_rows, dtype=weights.dtype)
     return matrix.scatter_add(1, index.long(), weights)
 
