@@ -8,6 +8,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from dyhead_det.config.checks import contradictions
 from dyhead_det.config.model import is_weight_name
 from dyhead_det.config.renamed_keys import RENAMED_KEYS
 from dyhead_det.config.schema import (
@@ -38,12 +39,16 @@ def load_config(path: Path, overrides: tuple[str, ...] = ()) -> RunConfig:
     Raises:
         ConfigError: With every problem of the file, one a line.
     """
-    return _with_absolute_paths(_load(RunConfig, path, overrides))
+    config = _with_absolute_paths(_load(RunConfig, path, overrides))
+    if problems := contradictions(config):
+        raise ConfigError(*(f"{path}: {problem}" for problem in problems))
+    return config
 
 
 def load_dataset_config(path: Path) -> DatasetConfig:
-    """Read a YAML file with root, annotations and images; errors as in `load_config`."""
-    return _load(DatasetConfig, path, ())
+    """Read a YAML file with root, annotations and images; paths and errors as in `load_config`."""
+    config = _load(DatasetConfig, path, ())
+    return config.model_copy(update={"root": _absolute(config.root, "root")})
 
 
 def to_yaml(config: Section) -> str:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from dyhead_det.config.checks import require_honorable
 from dyhead_det.config.schema import FreezeConfig, RunConfig
 from dyhead_det.data.build_datasets import (
     image_counts,
@@ -157,7 +158,8 @@ def build_run(
         augmentation: In place of the configuration's, as `train` takes it.
 
     Raises:
-        ConfigError: If there are more ranks than images in a batch.
+        ConfigError: If there are more ranks than images in a batch, or settings contradict each
+            other.
         DatasetError: If the data cannot be used.
     """
     if config.train.batch_size < get_world_size():
@@ -170,6 +172,10 @@ def build_run(
     val_data = load_validation_data(config.data, categories=train_data.categories)
     if val_data is not None:  # better now than after the first epoch
         match_categories(train_data.categories, val_data.ground_truth()["categories"])
+    num_samples = samples_per_epoch(len(train_data), image_counts(config.data.sampling, train_data))
+    steps_per_epoch = math.ceil(num_samples / config.train.batch_size)
+    num_steps = config.train.steps or (config.train.epochs or 0) * steps_per_epoch
+    require_honorable(config, num_steps=num_steps, steps_per_epoch=steps_per_epoch)
     detector = _build_start(config, train_data, device, is_new=is_new)
     optimizer = build_optimizer(
         config.optim,
@@ -177,9 +183,6 @@ def build_run(
         backbone=detector.backbone.body,
         lr=scaled_lr(config.optim, batch_size=config.train.batch_size),
     )
-    num_samples = samples_per_epoch(len(train_data), image_counts(config.data.sampling, train_data))
-    steps_per_epoch = math.ceil(num_samples / config.train.batch_size)
-    num_steps = config.train.steps or (config.train.epochs or 0) * steps_per_epoch
     parts = RunParts(
         config=config,
         out=out,

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from dyhead_det.checkpoints.checkpoint import Checkpoint
+from dyhead_det.config.checks import without_effect
 from dyhead_det.config.file import to_yaml
 from dyhead_det.config.schema import RunConfig, to_plain
 from dyhead_det.data.coco import CocoDataset
@@ -137,6 +138,8 @@ def train(
         elif resume:
             logger.info("nothing to go on from in %s: a new run", out)
         _prepare_folder(run, is_new=checkpoint is None)
+        for line in without_effect(config):
+            logger.warning("%s", line)
         _log_start(run)
         was_finished = run.is_finished
         if not was_finished:

@@ -224,7 +224,7 @@ def test_a_folder_is_refused(tmp_path):
 
 
 def test_the_steps_of_010_are_ten(write):
-    path = write(MINIMAL.replace("epochs: 2", "steps: 010"))
+    path = write(MINIMAL.replace("epochs: 2", "steps: 010") + "schedule: {warmup_steps: 2}\n")
     assert load_config(path).train.steps == 10
     assert load_config(path, ("seed=09",)).seed == 9
 
