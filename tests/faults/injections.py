@@ -166,6 +166,11 @@ def signalled_in(module: str, function: str, name: str, call: int = 1) -> None:
     setattr(target, function, signalled)
 
 
+def package_missing(name: str) -> None:
+    """Let a package be not installed."""
+    sys.modules[name] = None
+
+
 def streams_on_full_disk(descriptors: list) -> None:
     """Put a full disk behind stdout (1), stderr (2) or both, from the start."""
     for descriptor in descriptors:

@@ -4,16 +4,18 @@ A file, the Pillow image of it and an array or tensor with its values give the s
 orientation, transparency, gray and 16 bits are treated as `data/images.py` says.
 """
 
+import math
 import os
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from dyhead_det.data.images import read_image, rgb_tensor, shown_tensor
+from dyhead_det.data.images import LARGE_PIXELS, read_image, rgb_tensor, shown_tensor
 
 ImageLike = str | os.PathLike[str] | Image.Image | NDArray[np.generic] | Tensor
 
@@ -50,6 +52,28 @@ def as_image(image: ImageLike) -> Tensor:
         return _from_planes(array, shape=shape, layout="(H, W) or (1|2|3|4, H, W)")
     msg = f"an image is a path, PIL image, numpy array or tensor, not {type(image).__name__}"
     raise TypeError(msg)
+
+
+def reduce_large(image: Tensor, resized_to: tuple[int, int]) -> tuple[Tensor, int]:
+    """Average a large image over squares, which saves gigabytes as floating point.
+
+    Args:
+        image: (3, H, W), uint8 or float32.
+        resized_to: Bounds of the shorter and the longer edge that the detector will resize it to;
+            it does not become smaller than that.
+
+    Returns:
+        The image and the edge of the squares in pixels: 1 for up to `LARGE_PIXELS` pixels.
+    """
+    height, width = image.shape[1:]
+    scale = max(min(height, width) / resized_to[0], max(height, width) / resized_to[1])
+    factor = min(int(scale), math.ceil(math.sqrt(height * width / LARGE_PIXELS)))
+    if factor <= 1:
+        return image, 1
+    if image.dtype != torch.uint8:
+        return F.avg_pool2d(image, factor, ceil_mode=True, count_include_pad=False), factor
+    planes = [np.asarray(Image.fromarray(plane).reduce(factor)) for plane in image.numpy()]
+    return torch.from_numpy(np.stack(planes)), factor
 
 
 def _from_planes(planes: NDArray[np.generic], *, shape: tuple[int, ...], layout: str) -> Tensor:

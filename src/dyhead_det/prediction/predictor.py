@@ -2,12 +2,13 @@
 
 import itertools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar, overload
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torchvision.ops import clip_boxes_to_image
 
 from dyhead_det.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from dyhead_det.checkpoints.consistency import require_consistent
@@ -27,7 +28,7 @@ from dyhead_det.prediction.arguments import (
     require_score,
 )
 from dyhead_det.prediction.detections import Detections
-from dyhead_det.prediction.images import ImageLike, as_image
+from dyhead_det.prediction.images import ImageLike, as_image, reduce_large
 
 # What messages call a checkpoint whose file is not known any more.
 _SOURCE = "the checkpoint"
@@ -70,6 +71,8 @@ class Predictor:
 
     Attributes:
         runtime: How the detector was trained to run; commands set PyTorch's switches by it.
+        resized_to: Bounds of the shorter and the longer edge that the detector resizes images to;
+            None where it does not.
     """
 
     def __init__(
@@ -79,11 +82,13 @@ class Predictor:
         *,
         device: torch.device,
         runtime: RuntimeConfig | None = None,
+        resized_to: tuple[int, int] | None = None,
     ) -> None:
         self.detector = detector.to(device).eval()
         self.categories = categories
         self.device = device
         self.runtime = runtime or RuntimeConfig()
+        self.resized_to = resized_to
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -108,7 +113,13 @@ class Predictor:
         # Compiling takes longer than most predictions, and this machine may have no compiler.
         runtime = checkpoint.config.runtime.model_copy(update={"compile": False})
         prepare_detector(runtime, detector, device)
-        return cls(detector, checkpoint.categories, device=device, runtime=runtime)
+        return cls(
+            detector,
+            checkpoint.categories,
+            device=device,
+            runtime=runtime,
+            resized_to=(detector.transform.min_size[-1], detector.transform.max_size),
+        )
 
     @overload
     def predict(
@@ -170,12 +181,25 @@ class Predictor:
         remaining = iter(images if isinstance(images, list | tuple) else [images])
         detections: list[Detections] = []
         while batch := [as_image(image) for image in itertools.islice(remaining, batch_size)]:
-            with torch.no_grad():
-                predictions = self.detector(images_to_device(batch, self.device))
-            for prediction in predictions:
+            for prediction in self._detect(batch):
                 selected = _select(prediction, min_score, labels, max_detections)
                 detections.append(Detections.from_prediction(selected, self.categories))
         return detections if isinstance(images, list | tuple) else detections[0]
+
+    def _detect(self, images: Sequence[Tensor]) -> Iterator[Prediction]:
+        """Run the detector, large images made smaller; boxes are in pixels of the given ones."""
+        reduced = [
+            (image, 1) if self.resized_to is None else reduce_large(image, self.resized_to)
+            for image in images
+        ]
+        with torch.no_grad():
+            inputs = images_to_device([image for image, _ in reduced], self.device)
+            predictions = self.detector(inputs)
+        for image, (_, factor), prediction in zip(images, reduced, predictions, strict=True):
+            if factor > 1:
+                boxes = clip_boxes_to_image(prediction["boxes"] * factor, image.shape[1:])
+                prediction = {**prediction, "boxes": boxes}
+            yield prediction
 
     def labels_of(self, classes: Sequence[str]) -> list[int]:
         """Return the labels of class names; a single name may stand for a list of one.

@@ -14,6 +14,7 @@ from dyhead_det.cli import run
 from dyhead_det.config.schema import InputConfig
 from dyhead_det.contracts import Category, CategoryMap
 from dyhead_det.errors import ConfigError, DatasetError
+from dyhead_det.prediction import images
 from dyhead_det.prediction.arguments import MAX_EDGE
 from dyhead_det.prediction.predictor import Predictor, _test_size, load
 
@@ -84,6 +85,23 @@ def test_every_way_to_give_an_image_gives_the_same(predictor, photo):
     ways = [photo, str(photo), picture, array, tensor, tensor / 255]
     for found in predictor.predict(ways):
         assert found.boxes[0].tolist() == [0, 0, 20, 10]
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_a_large_image_is_made_smaller_and_its_boxes_are_its_own(monkeypatch, dtype):
+    monkeypatch.setattr(images, "LARGE_PIXELS", 1000)
+    detector = FindsThree()
+    predictor = Predictor(detector, CATEGORIES, device=CPU, resized_to=(25, 40))
+    size_hw = []
+    detector.register_forward_hook(lambda _, args, __: size_hw.append(tuple(args[0][0].shape[1:])))
+    large = torch.arange(3 * 61 * 90).reshape(3, 61, 90) % 2
+    found = predictor.predict(large.to(dtype))
+    assert size_hw == [(31, 45)]  # by 2, though 5490 pixels would need 3: it is resized to 25 x 37
+    assert found[0].box == (0, 0, 90, 61)
+    assert found[1].box == (2, 4, 6, 8)
+    small = torch.zeros(3, 20, 50, dtype=dtype)
+    predictor.predict(small)
+    assert size_hw[-1] == (20, 50)
 
 
 def test_a_list_gives_a_list_even_of_one_or_none(predictor, photo):
