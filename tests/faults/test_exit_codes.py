@@ -5,16 +5,17 @@ from pathlib import Path
 
 import pytest
 
-README = Path(__file__).parents[2] / "README.md"
-MEANINGS = {
-    int(code): meaning
-    for codes, meaning in re.findall(
-        r"^\| ([\d, ]+) \| (.*) \|$",
-        README.read_text(encoding="utf-8").partition("## Exit codes")[2].partition("##")[0],
-        flags=re.MULTILINE,
-    )
-    for code in codes.split(",")
-}
+ROOT = Path(__file__).parents[2]
+
+
+def meanings_in(name):
+    """Return the table `code | meaning` of a page by code."""
+    table = (ROOT / name).read_text(encoding="utf-8").partition("code | meaning |")[2]
+    rows = re.findall(r"^\| ([\d, ]+) \| (.*) \|$", table.partition("\n\n")[0], flags=re.MULTILINE)
+    return {int(code): meaning for codes, meaning in rows for code in codes.split(",")}
+
+
+MEANINGS = meanings_in("README.md")
 
 STEP = {"number": 2}
 # Code, what the README says of it, arguments (see `places`), fault and its options.
@@ -100,3 +101,4 @@ def test_a_command_ends_as_the_readme_says(
 
 def test_every_code_of_the_readme_is_seen():
     assert {code for code, *_ in ENDS} == MEANINGS.keys()
+    assert meanings_in("docs/faults.md") == MEANINGS
