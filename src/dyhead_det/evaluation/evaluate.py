@@ -78,8 +78,8 @@ def evaluate_detector(
         detector, loader, categories=matched, device=device, progress=progress
     )
     read_images = gather_objects(read_here)
-    place = {image["id"]: number for number, image in enumerate(ground_truth["images"])}
-    detections = sorted(gather_objects(detections_here), key=lambda found: place[found["image_id"]])
+    order = {image["id"]: position for position, image in enumerate(ground_truth["images"])}
+    detections = sorted(gather_objects(detections_here), key=lambda line: order[line["image_id"]])
     result = broadcast_object(
         lambda: evaluate_detections(
             ground_truth,
@@ -158,8 +158,8 @@ def collect_detections(
 
 def to_coco(prediction: Prediction, image_id: int, categories: CategoryMap) -> list[CocoResult]:
     """Write a prediction as COCO results: thousandths of a pixel, eight digits of the score."""
-    corners = prediction["boxes"].detach().cpu().double()  # (N, 4) xyxy
-    boxes_xywh = torch.cat([corners[:, :2], corners[:, 2:] - corners[:, :2]], dim=1)
+    xyxy = prediction["boxes"].detach().cpu().double()  # (N, 4)
+    boxes_xywh = torch.cat([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], dim=1)
     scores = prediction["scores"].detach().cpu().double()
     return [
         CocoResult(

@@ -89,7 +89,7 @@ def require_known(ground_truth: Mapping[str, Any], detections: Sequence[CocoResu
 def crowding_notes(
     ground_truth: Mapping[str, Any], *, max_detections: int, detections_per_image: int | None
 ) -> list[str]:
-    """Say where images hold more objects than can be found, so that no detector reaches AP 1.
+    """Describe where images hold more objects than can be found, so that no detector reaches AP 1.
 
     Args:
         ground_truth: a COCO dictionary.

@@ -9,7 +9,7 @@ _MUCH_LARGER = 4.0
 def loading_advice(
     *, share: float, num_workers: int, num_cores: int, pixel_ratio: float, is_photometric: bool
 ) -> str | None:
-    """Say in one line how much of the training time goes in waiting for data, and what helps.
+    """Return in one line how much of the training time goes in waiting for data, and what helps.
 
     Args:
         share: of waiting in the time of training; with CUDA at most so much could be gained, since

@@ -116,18 +116,18 @@ def draw_validation(dataset: CocoDataset, detections: Iterable[CocoResult]) -> I
 
 
 def _outcomes(dataset: CocoDataset, index: int, detections: list[CocoResult]) -> list[Outcome]:
-    """Tell hits, misses and false detections of an image apart; detections in crowds are none."""
+    """Return hits, misses and false detections of an image; detections in crowds are neither."""
     truth, prediction = dataset.target(index), _as_prediction(detections, dataset)
     is_right, is_in_crowd, is_found = match_image(truth, prediction, _crowds(dataset, index))
     names = dataset.categories.names
     missed = [
-        Outcome("missed", _corners(box), names[label])
+        Outcome("missed", _xyxy(box), names[label])
         for box, label in zip(
             truth["boxes"][~is_found], truth["labels"][~is_found].tolist(), strict=True
         )
     ]
     detected = [
-        Outcome("hit" if hit else "false", _corners(box), f"{names[label]} {score:.0%}")
+        Outcome("hit" if hit else "false", _xyxy(box), f"{names[label]} {score:.0%}")
         for box, label, score, hit, ignored in zip(
             prediction["boxes"],
             prediction["labels"].tolist(),
@@ -150,7 +150,7 @@ def _crowds(dataset: CocoDataset, index: int) -> Target:
     )
 
 
-def _corners(box: Tensor) -> tuple[float, float, float, float]:
+def _xyxy(box: Tensor) -> tuple[float, float, float, float]:
     x1, y1, x2, y2 = box.tolist()
     return x1, y1, x2, y2
 
@@ -183,13 +183,13 @@ def readable_images(dataset: CocoDataset, chosen: Sequence[int]) -> Iterator[tup
 def _as_prediction(detections: list[CocoResult], dataset: CocoDataset) -> Prediction:
     """Turn COCO results of one image back into boxes, best first."""
     best_first = sorted(detections, key=lambda detection: -detection["score"])
-    corners = [
+    boxes_xyxy = [
         (x, y, x + width, y + height)
         for x, y, width, height in (detection["bbox"] for detection in best_first)
     ]
     label_of = dataset.categories.label_of_dataset_id
     return Prediction(
-        boxes=torch.tensor(corners, dtype=torch.float32).reshape(-1, 4),
+        boxes=torch.tensor(boxes_xyxy, dtype=torch.float32).reshape(-1, 4),
         scores=torch.tensor([detection["score"] for detection in best_first]),
         labels=torch.tensor(
             [label_of[detection["category_id"]] for detection in best_first], dtype=torch.int64

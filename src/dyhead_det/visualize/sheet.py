@@ -65,7 +65,7 @@ def outcome_sheet(images: Sequence[Scored], *, width: int, note: str) -> Image.I
     Args:
         images: at least one; each is scaled to fit a cell of the sheet.
         width: of the cells in a row together, in pixels.
-        note: what else is said about the sheet, behind the legend.
+        note: a remark behind the legend.
     """
     shapes = sorted(each.image.shape[1] / each.image.shape[2] for each in images)
     shape = min(max(shapes[len(shapes) // 2], 0.5), 1.5)  # height by width of the middle image

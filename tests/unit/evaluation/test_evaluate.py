@@ -9,6 +9,7 @@ from torch import nn
 
 from dyhead_det.contracts import Category, CategoryMap
 from dyhead_det.errors import ConfigError, DatasetError
+from dyhead_det.evaluation import evaluate as evaluate_module
 from dyhead_det.evaluation.coco_scores import evaluate_detections
 from dyhead_det.evaluation.evaluate import (
     collect_detections,
@@ -167,6 +168,19 @@ def test_objects_of_images_that_the_loader_left_out_are_not_missed(loader):
         ("dog", 0, None),
     ]
     assert "note: 1 of 2 images could not be read" in result.table()
+
+
+def test_images_that_other_ranks_have_read_are_scored(loader, monkeypatch):
+    """This rank reads image 1 and finds its object; the other one finds that of image 2."""
+    from_other_rank = iter([[2], [found(2, 3, 0, 0, 50, 50)]])
+    monkeypatch.setattr(
+        evaluate_module, "gather_objects", lambda values: [*values, *next(from_other_rank)]
+    )
+    truth = ground_truth((1, 7, 10, 20, 30, 60), (2, 3, 0, 0, 50, 50))
+    result, detections = evaluate(loader[:1], truth, prediction((10, 20, 40, 80, 0.9, 0)))
+    assert result.num_unreadable_images == 0
+    assert result.ap == pytest.approx(1)
+    assert [line["image_id"] for line in detections] == [1, 2]
 
 
 def test_images_without_objects_that_are_read_keep_their_false_positives(loader):
