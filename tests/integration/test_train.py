@@ -90,17 +90,7 @@ def test_the_number_printed_in_training_is_that_of_eval(tiny_dataset, tmp_path):
         tiny_dataset, train={"steps": 30, "eval_every_epochs": 5}, optim={"lr": 3e-3}
     )
     best = run(config, tmp_path / "run").best
-    again = evaluate_checkpoint(
-        tmp_path / "run" / "best.pt",
-        tmp_path / "eval",
-        data=None,
-        images=None,
-        backend=None,
-        batch_size=None,
-        short_edge=None,
-        long_edge=None,
-        device=CPU,
-    )
+    again = evaluate_checkpoint(tmp_path / "run" / "best.pt", tmp_path / "eval", device=CPU)
     assert again.metrics == {name: value for name, value in best.items() if name != "step"}
     written = json.loads((tmp_path / "eval" / "metrics.json").read_text())
     assert written["metrics"] == again.metrics

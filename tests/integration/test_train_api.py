@@ -1,6 +1,7 @@
 """`train` from Python: own augmentation, other threads, what it leaves alone; runs made longer."""
 
 import random
+import re
 import signal
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,10 +10,11 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
+from dyhead_det import evaluate, train
 from dyhead_det.checkpoints.checkpoint import load_checkpoint
 from dyhead_det.errors import ConfigError
 from dyhead_det.reporting.metrics_file import read_rows
-from dyhead_det.training.train import describe_length, train
+from dyhead_det.training.train import describe_length
 
 from conftest import make_config
 
@@ -55,6 +57,15 @@ def test_the_process_is_as_before_when_it_ends(short_config, tmp_path):
     runtime = short_config.runtime.model_copy(update={"deterministic": True, "tf32": False})
     train(short_config.model_copy(update={"runtime": runtime}), tmp_path / "run", device="cpu")
     assert process_state() == before
+
+
+def test_a_run_is_evaluated_beside_its_checkpoint_unless_told_otherwise(tiny_dataset, tmp_path):
+    result = train(make_config(tiny_dataset, train={"steps": 2}), tmp_path / "run", device="cpu")
+    scored = evaluate(str(result.checkpoint), device="cpu")
+    assert scored.metrics == {name: x for name, x in result.best.items() if name != "step"}
+    assert (tmp_path / "run" / "eval" / "metrics.json").is_file()
+    assert f"report: {tmp_path}/run/report.md" in result.summary()
+    assert re.search(r"^square +4 ", result.summary(), re.MULTILINE)
 
 
 def test_an_own_augmentation_takes_the_place_of_the_configured_one(tiny_dataset, tmp_path):

@@ -57,3 +57,9 @@ def count(dataset: CocoDataset) -> DataStatistics:
         most_objects=int(objects_of_image.max()),
         image_sizes=(least, middle, greatest),
     )
+
+
+def fingerprint(dataset: CocoDataset) -> str:
+    """Return in a few words what tells a data set from another: counts and a checksum."""
+    num_annotations = len(dataset.labels)
+    return f"{len(dataset)} images, {num_annotations} annotations, checksum {dataset.digest()[:12]}"

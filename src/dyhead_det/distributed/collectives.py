@@ -12,7 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from dyhead_det.distributed.world import get_world_size, is_main
+from dyhead_det.distributed.overdue import overdue_ranks_named
+from dyhead_det.distributed.world import get_rank, get_world_size, is_main
 from dyhead_det.errors import LostProcessError
 
 Value = TypeVar("Value")
@@ -32,13 +33,23 @@ def all_reduce_sum(values: Tensor) -> Tensor:
 
 
 def all_gather_numbers(*numbers: int) -> list[list[int]]:
-    """Return the numbers that each rank gives, by rank; all wait for each other here."""
-    own = torch.tensor(numbers)
+    """Return the numbers that each rank gives, by rank; all wait for each other here.
+
+    Rank 0 asks one rank after the other, so that it can name the one that does not answer.
+    """
     if get_world_size() == 1:
         return [list(numbers)]
-    of_all = [torch.empty_like(own) for _ in range(get_world_size())]
-    with _lost_connections_explained():
-        dist.all_gather(of_all, own)
+    of_all = torch.empty(get_world_size(), len(numbers), dtype=torch.int64)
+    of_all[get_rank()] = torch.tensor(numbers)
+    with _lost_connections_explained(), overdue_ranks_named() as waiting:
+        if is_main():
+            for rank in range(1, get_world_size()):
+                waiting.rank = rank
+                dist.recv(of_all[rank], src=rank)
+        else:
+            dist.send(of_all[get_rank()], dst=0)
+        waiting.rank = 0 if get_rank() else None
+        dist.broadcast(of_all, src=0)
     return [of_one.tolist() for of_one in of_all]
 
 

@@ -1,14 +1,18 @@
 """`eval`: a checkpoint and a data set in, the COCO numbers and the detections out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
 import torch
 
-from dyhead_det.checkpoints.checkpoint import load_checkpoint
+from dyhead_det.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from dyhead_det.data.build_datasets import load_evaluation_data
 from dyhead_det.data.build_loaders import evaluation_loader
+from dyhead_det.data.coco import CocoDataset
+from dyhead_det.data.statistics import fingerprint
+from dyhead_det.distributed.agreement import require_agreement
+from dyhead_det.distributed.launch import init_process_group
 from dyhead_det.distributed.rank_zero import local_main_first, main_only
 from dyhead_det.evaluation.coco_scores import Backend, EvalResult
 from dyhead_det.evaluation.evaluate import evaluate_detector, write_results
@@ -19,18 +23,18 @@ from dyhead_det.prediction.predictor import Predictor
 
 
 def evaluate_checkpoint(
-    path: Path,
-    out: Path,
+    path: Path | str,
+    out: Path | str | None = None,
     *,
-    data: Path | None,
-    images: Path | None,
-    backend: Backend | None,
-    batch_size: int | None,
-    short_edge: int | None,
-    long_edge: int | None,
-    device: torch.device,
+    data: Path | str | None = None,
+    images: Path | str | None = None,
+    backend: Backend | None = None,
+    batch_size: int | None = None,
     max_detections: int | None = None,
     broken_images: Literal["error", "skip"] | None = None,
+    short_edge: int | None = None,
+    long_edge: int | None = None,
+    device: torch.device | str = "auto",
     show: Callable[[EvalResult], None] = lambda _result: None,
 ) -> EvalResult:
     """Evaluate a checkpoint; write `metrics.json` and `detections.json` into a folder.
@@ -39,25 +43,44 @@ def evaluate_checkpoint(
 
     Args:
         path: The checkpoint.
-        out: The folder for the results, which is tried before any image is read.
+        out: The folder for the results, which is tried before any image is read; None for `eval`
+            beside the checkpoint.
         data: Annotations (.json), or a YAML file with root, annotations and images.
         images: The folder of the images of annotations.
         backend: Who computes the numbers.
         batch_size: Images at a time.
         short_edge: Images are resized to this shorter edge in pixels.
         long_edge: Bound of the longer edge in pixels.
-        device: Where to run.
+        device: As `--device`; a name joins the processes that torchrun has started.
         max_detections: Of an image and class that AP counts.
         broken_images: Whether an image that cannot be read ends the evaluation or is left out.
         show: Is given the numbers before they are written, which a full disk may prevent.
 
     Raises:
         CheckpointError: If the checkpoint cannot be used.
-        ConfigError: If options do not go together.
+        ConfigError: If options do not go together, or ranks have different ones.
         DatasetError: If the data cannot be used or its categories are others.
         OSError: If the disk is full.
         ValueError: If a number is out of range.
     """
+    if isinstance(device, str):
+        with init_process_group(device) as own_device:
+            return evaluate_checkpoint(
+                path,
+                out,
+                data=data,
+                images=images,
+                backend=backend,
+                batch_size=batch_size,
+                max_detections=max_detections,
+                broken_images=broken_images,
+                short_edge=short_edge,
+                long_edge=long_edge,
+                device=own_device,
+                show=show,
+            )
+    path = Path(path)
+    out = path.parent / "eval" if out is None else Path(out)
     require_edges(short_edge, long_edge)
     for name, value in {"batch_size": batch_size, "max_detections": max_detections}.items():
         if value is not None:
@@ -69,15 +92,19 @@ def evaluate_checkpoint(
         if broken_images is not None:
             reading = reading.model_copy(update={"broken_images": broken_images})
         dataset = load_evaluation_data(
-            reading, data=data, images=images, categories=checkpoint.categories
+            reading,
+            data=None if data is None else Path(data),
+            images=None if images is None else Path(images),
+            categories=checkpoint.categories,
         )
         predictor = Predictor.from_checkpoint(
             checkpoint, device=device, short_edge=short_edge, long_edge=long_edge
         )
         main_only(require_writable)(out, "metrics.json", "detections.json")
-    loader = evaluation_loader(
-        reading, dataset, predictor.device, batch_size=batch_size or config.eval.batch_size
-    )
+    batch_size = batch_size or config.eval.batch_size
+    edges = {"--short-edge": short_edge, "--long-edge": long_edge}
+    _require_agreement(checkpoint, dataset, {**edges, "--batch-size": batch_size}, device)
+    loader = evaluation_loader(reading, dataset, predictor.device, batch_size=batch_size)
     with pytorch_switches(config.runtime):
         result, detections = evaluate_detector(
             predictor.detector,
@@ -93,3 +120,24 @@ def evaluate_checkpoint(
     show(result)
     write_results(out, result, detections)
     return result
+
+
+def _require_agreement(
+    checkpoint: Checkpoint,
+    dataset: CocoDataset,
+    options: Mapping[str, object],
+    device: torch.device,
+) -> None:
+    """Make sure that all ranks share out the same work.
+
+    Raises:
+        RanksDifferError: If they do not, naming what differs.
+    """
+    require_agreement(
+        {
+            "checkpoint": f"step {checkpoint.step}",
+            "data": fingerprint(dataset),
+            "--device": device.type,
+            **options,
+        }
+    )

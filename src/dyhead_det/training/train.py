@@ -20,8 +20,7 @@ from dyhead_det.checkpoints.checkpoint import Checkpoint
 from dyhead_det.config.checks import without_effect
 from dyhead_det.config.file import to_yaml
 from dyhead_det.config.schema import RunConfig, to_plain
-from dyhead_det.data.coco import CocoDataset
-from dyhead_det.data.statistics import count
+from dyhead_det.data.statistics import count, fingerprint
 from dyhead_det.distributed.agreement import require_agreement
 from dyhead_det.distributed.collectives import broadcast_object
 from dyhead_det.distributed.launch import init_process_group
@@ -129,8 +128,8 @@ def train(
             )
         require_agreement(
             {
-                "data.train": _describe_data(run.parts.train_data),
-                "data.val": run.parts.val_data and _describe_data(run.parts.val_data),
+                "data.train": fingerprint(run.parts.train_data),
+                "data.val": run.parts.val_data and fingerprint(run.parts.val_data),
             }
         )
         if checkpoint is not None:
@@ -169,10 +168,6 @@ def _comparable(config: RunConfig) -> dict[str, object]:
 
     flatten(to_plain(config), "")
     return flat
-
-
-def _describe_data(data: CocoDataset) -> str:
-    return f"{len(data)} images, {len(data.labels)} annotations, checksum {data.digest()[:12]}"
 
 
 @contextmanager
