@@ -147,4 +147,4 @@ def test_a_resumed_run_may_take_batches_in_other_parts(tiny_dataset, tmp_path, c
     run(make_config(tiny_dataset, train={"steps": 2}), tmp_path / "run")
     config = make_config(tiny_dataset, train={"steps": 2, "accumulate": 2})
     assert run(config, tmp_path / "run", resume=True).was_finished
-    assert "train.accumulate: batches come in 2 parts instead of 1" in caplog.text
+    assert "train.accumulate: batches come in 2 micro-batches instead of 1" in caplog.text

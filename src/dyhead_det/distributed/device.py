@@ -1,4 +1,4 @@
-"""Where tensors lie: the choice of a device, and the way of images to it."""
+"""Device selection (CPU, CUDA, MPS), and moving images to the device."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Early stopping: how long a run goes on without getting better."""
+"""Early stopping: a run ends when AP has not risen for some evaluations in a row."""
 
 from dataclasses import dataclass
 

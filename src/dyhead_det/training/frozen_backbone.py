@@ -1,4 +1,4 @@
-"""A backbone that does not train for the first steps of a run, and then does."""
+"""Freezing a backbone for the first steps or epochs of a run."""
 
 from torch import nn
 

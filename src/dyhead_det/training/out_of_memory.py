@@ -1,4 +1,4 @@
-"""Out of memory, said in words that help: what was wanted, and which values to lower."""
+"""Out-of-memory errors, explained: how much was wanted, and which values to lower."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -15,14 +15,14 @@ _TEXTS = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_
 
 @contextmanager
 def explained_out_of_memory(
-    config: RunConfig, device: torch.device, kept: Callable[[], str]
+    config: RunConfig, device: torch.device, saved_summary: Callable[[], str]
 ) -> Iterator[None]:
     """Turn every error about memory into one with advice.
 
     Args:
         config: The run whose values may be lowered.
         device: Where it runs.
-        kept: Says what of the run is saved at that time.
+        saved_summary: Returns what of the run is saved at that time.
 
     Raises:
         OutOfMemoryError: Instead of the many errors of PyTorch and Python.
@@ -34,7 +34,7 @@ def explained_out_of_memory(
             raise
         raise OutOfMemoryError(
             f"out of memory on {device}{_wanted(error)}; {_parts_advice(config)}"
-            f"lower {_advice(config, device)}; {kept()}"
+            f"lower {_advice(config, device)}; {saved_summary()}"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""What a run leaves behind for people: numbers, curves, pictures and a report.
+"""Record of a run for people: numbers, curves, pictures and a report.
 
 Checkpoints are not among it. Nothing here can end a run: what cannot be drawn or written is a
 warning. Only metrics.jsonl is left to its caller, since a resumed run builds on it.

@@ -64,12 +64,12 @@ def _train_state(run: Run) -> TrainState:
         optimizer=parts.optimizer.state_dict(),
         scaler=parts.scaler.state_dict(),
         ema=ema,
-        data=_fingerprint(parts),
+        data=_data_fingerprint(parts),
         world_size=get_world_size(),
     )
 
 
-def _fingerprint(parts: RunParts) -> DataFingerprint:
+def _data_fingerprint(parts: RunParts) -> DataFingerprint:
     return DataFingerprint(len(parts.train_data), parts.train_data.digest())
 
 
@@ -119,7 +119,7 @@ def _require_same_configuration(parts: RunParts, before: RunConfig) -> None:
 
 
 def _require_same_data(parts: RunParts, before: DataFingerprint) -> None:
-    now = _fingerprint(parts)
+    now = _data_fingerprint(parts)
     if before.num_images != now.num_images:
         difference = f"it was trained on {before.num_images} images, now there are {now.num_images}"
     elif before.digest != now.digest:
@@ -143,13 +143,13 @@ def _require_steps_left(parts: RunParts, step: int) -> None:
 
 
 def _log_differences(run: Run, before: RunConfig, state: TrainState) -> None:
-    """Tell what goes on in another way than it began."""
+    """Log what goes on in another way than it began."""
     train = run.parts.config.train
     if any(getattr(train, key) != getattr(before.train, key) for key in ("steps", "epochs")):
         _log_new_length(run, before)
     if train.accumulate != before.train.accumulate:
         logger.info(
-            "%s: batches come in %d parts instead of %d from here on: the same images and "
+            "%s: batches come in %d micro-batches instead of %d from here on: the same images and "
             "learning rates, but sums that are rounded and images that are padded otherwise",
             ACCUMULATE,
             train.accumulate,

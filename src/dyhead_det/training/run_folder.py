@@ -82,8 +82,7 @@ def load_last(folder: Path) -> Checkpoint | None:
 def _hold(lock: FileIO, folder: Path) -> None:
     """Lock an open file until it is closed: unlike a mere file, that cannot be left behind.
 
-    `lockf` gives child processes no share in the lock; some outlive a killed run for seconds. (The
-    `filelock` library takes `flock`, which they inherit.)
+    `lockf` gives child processes no share in the lock; some outlive a killed run for seconds.
     """
     try:
         if sys.platform == "win32":
