@@ -19,7 +19,7 @@ def aligned_to(dataset: CocoDataset, categories: CategoryMap) -> CocoDataset:
 
     A class that the file does not list gets an id that is free and has no objects; its AP is
     undefined. Objects of classes that the detector does not have are left out: it cannot find
-    them, and they say nothing about those that it can. Both are told in a warning.
+    them, and they say nothing about those that it can. Both are counted in a warning.
 
     Args:
         dataset: images and annotations as they were read.

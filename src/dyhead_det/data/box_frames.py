@@ -1,7 +1,7 @@
 """Whether `bbox` holds what COCO means: ``[x, y, width, height]`` in pixels of the image.
 
 Files with boxes in 0..1, or with two corners, are common and read without any complaint: every
-number is a number. They are recognised by what all of the boxes have in common, never by one.
+number is a number. They are recognized by what all of the boxes have in common, never by one.
 """
 
 import numpy as np
@@ -33,7 +33,7 @@ def require_xywh_pixels(
         sizes_wh: (M, 2) of their images, 0 where unknown.
         areas: (M,) as they are written, NaN where there is none.
         ids: (M,) annotation ids.
-        problems: gets what was recognised.
+        problems: gets what was recognized.
     """
     is_judged = (np.abs(boxes) < _GREATEST).all(axis=1) & (boxes[:, 2:] > 0).all(axis=1)
     is_judged &= (sizes_wh > 0).all(axis=1)

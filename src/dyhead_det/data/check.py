@@ -24,7 +24,7 @@ _MOST_THREADS = 8
 
 @dataclass(frozen=True)
 class DatasetCheck:
-    """What was found in an annotation file and its images.
+    """The result of a check of an annotation file and its images.
 
     Attributes:
         dataset: what can be used of it.
@@ -115,20 +115,20 @@ def check_dataset(annotations: Path, images: Path, *, open_images: bool = True) 
 def _open_all(dataset: CocoDataset, problems: AnnotationProblems) -> int:
     """Open the images that are there, several at once, and return how many that are."""
     missing = set(missing_images(dataset))
-    rows = [row for row, name in enumerate(dataset.file_names) if name not in missing]
+    indices = [index for index, name in enumerate(dataset.file_names) if name not in missing]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # here and not in threads, which share the filters
-        for row, opened in zip(rows, _opened(dataset, rows), strict=True):
-            _add(opened, dataset.path(row), dataset.file_names[row], problems)
-    return len(rows)
+        for index, opened in zip(indices, _opened(dataset, indices), strict=True):
+            _add(opened, dataset.path(index), dataset.file_names[index], problems)
+    return len(indices)
 
 
-def _opened(dataset: CocoDataset, rows: list[int]) -> Iterator[_OpenedImage]:
+def _opened(dataset: CocoDataset, indices: list[int]) -> Iterator[_OpenedImage]:
     pool = ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1))
     try:
-        found = pool.map(lambda row: _open(dataset.path(row), dataset.size_wh(row)), rows)
+        images = pool.map(lambda i: _open(dataset.path(i), dataset.size_wh(i)), indices)
         yield from tqdm(
-            found, total=len(rows), desc="check", unit="image", leave=False, disable=None
+            images, total=len(indices), desc="check", unit="image", leave=False, disable=None
         )
     finally:
         pool.shutdown(cancel_futures=True)

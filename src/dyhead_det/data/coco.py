@@ -1,7 +1,7 @@
 """A COCO-format data set as compact columns: read, checked and repaired once.
 
 What is found in the world and what becomes of it. *Repairs* are counted in one warning;
-everything *refused* is told in one `DatasetError` with the ids of the records.
+everything *refused* is listed in one `DatasetError` with the ids of the records.
 
 | found | becomes |
 |---|---|

@@ -46,7 +46,7 @@ def read_images(
     Args:
         records: the section of the file.
         problems: gets what was repaired and what is refused.
-        folder: of the image files, for what the records do not tell.
+        folder: of the image files, for what the records do not say.
     """
     ids = Identifiers.of([record.get("id") for record in records])
     problems.refuse("images without an id, positions", np.flatnonzero(~ids.is_known))

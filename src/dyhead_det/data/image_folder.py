@@ -2,7 +2,7 @@
 
 Unicode writes some letters in two forms, composed (NFC) and decomposed (NFD): macOS and archives
 made there rename files from one to the other. Such files are found. Letters in another case are
-another name on most file systems; there the name that was perhaps meant is told.
+another name on most file systems; there the name that was perhaps meant is reported.
 """
 
 import os

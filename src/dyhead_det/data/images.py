@@ -287,7 +287,7 @@ def _reduced(image: Image.Image, resized_to: tuple[int, int]) -> Image.Image:
         return image.convert("I").reduce(factor)
     if image.has_transparency_data:
         return image.convert("RGBA").reduce(factor)
-    return (image if image.mode == "F" else image.convert("RGB")).reduce(factor)
+    return (image if image.mode in ("F", "L", "RGB") else image.convert("RGB")).reduce(factor)
 
 
 def _whole_factor(image: Image.Image, resized_to: tuple[int, int]) -> int:

@@ -1,7 +1,7 @@
 """Batches of images and targets, read by worker processes.
 
 Neither the number of worker processes nor an interruption changes what a run sees. Troubles with
-image files travel from the workers as values and are told in the main process.
+image files travel from the workers as values and are logged in the main process.
 """
 
 import logging

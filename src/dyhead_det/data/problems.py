@@ -24,8 +24,8 @@ class AnnotationProblems:
     Attributes:
         annotations_path: the file.
         refused: what makes the file unusable.
-        repaired: what was repaired, dropped, or looks wrong; told in one warning.
-        noted: what is worth knowing; told by `data check` only.
+        repaired: what was repaired, dropped, or looks wrong; logged as one warning.
+        noted: what is worth knowing; listed by `data check` only.
     """
 
     annotations_path: Path
