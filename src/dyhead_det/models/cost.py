@@ -17,8 +17,8 @@ _GIGA = 1e9
 
 
 @dataclass(frozen=True, slots=True)
-class PartCost:
-    """One part of a detector: its parameters, and 10^9 multiply-accumulates for one image."""
+class ModuleCost:
+    """One module of a detector: its parameters, and 10^9 multiply-accumulates for one image."""
 
     name: str
     num_parameters: int
@@ -27,19 +27,19 @@ class PartCost:
 
 @dataclass(frozen=True, slots=True)
 class DetectorCost:
-    """The parts of a detector, for images padded to `size_hw`."""
+    """The modules of a detector, for images padded to `size_hw`."""
 
-    parts: tuple[PartCost, ...]
+    modules: tuple[ModuleCost, ...]
     levels: Levels
     size_hw: tuple[int, int]
 
     @property
-    def total(self) -> PartCost:
-        """All parts together."""
-        return PartCost(
+    def total(self) -> ModuleCost:
+        """All modules together."""
+        return ModuleCost(
             "total",
-            sum(part.num_parameters for part in self.parts),
-            sum(part.gmacs for part in self.parts),
+            sum(module.num_parameters for module in self.modules),
+            sum(module.gmacs for module in self.modules),
         )
 
 
@@ -71,13 +71,13 @@ def _measure(detector: Detector, size_hw: tuple[int, int]) -> DetectorCost:
     backbone = detector.backbone
     divisor = detector.transform.size_divisible
     height, width = (-(-size // divisor) * divisor for size in size_hw)
-    parts: list[PartCost] = []
+    costs: list[ModuleCost] = []
 
     def count(name: str, modules: Sequence[nn.Module], run: Callable[[], object]) -> None:
         with FlopCounterMode(display=False, custom_mapping=_FORMULAS) as counter, torch.no_grad():
             run()
         num_parameters = sum(p.numel() for module in modules for p in module.parameters())
-        parts.append(PartCost(name, num_parameters, counter.get_total_flops() / 2 / _GIGA))
+        costs.append(ModuleCost(name, num_parameters, counter.get_total_flops() / 2 / _GIGA))
 
     images = torch.zeros(1, 3, height, width)
     stages = backbone.body(images)
@@ -90,7 +90,7 @@ def _measure(detector: Detector, size_hw: tuple[int, int]) -> DetectorCost:
         count("DyHead", [dyhead], lambda: dyhead(maps))
     heads = [child for name, child in detector.network.named_children() if name != "backbone"]
     count("heads", heads, lambda: detector.spec.run_heads(detector.network, maps))
-    return DetectorCost(tuple(parts), detector.spec.levels, (height, width))
+    return DetectorCost(tuple(costs), detector.spec.levels, (height, width))
 
 
 def _deform_conv2d_flops(

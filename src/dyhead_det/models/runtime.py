@@ -98,7 +98,7 @@ def _modules_to_compile(backbone: DyHeadBackbone, device: torch.device) -> list[
     """Return body, FPN and those blocks of DyHead whose own forward runs.
 
     `attend_fast` only borrows the blocks' weights and stays as it is: compiled it was slower. The
-    head is left alone, since its work depends on how many boxes are found.
+    head is left alone, since its work depends on the number of proposals and detections.
     """
     dyhead = backbone.dyhead
     modules = [backbone.body, backbone.fpn]

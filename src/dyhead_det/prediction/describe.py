@@ -100,7 +100,7 @@ def _cost_table(cost: DetectorCost) -> list[str]:
     )
     rows = [
         (part.name, f"{part.num_parameters / 1e6:.2f}", f"{part.gmacs:.1f}")
-        for part in (*cost.parts, cost.total)
+        for part in (*cost.modules, cost.total)
     ]
     return [
         f"levels of a {height}x{width} image: {levels}",

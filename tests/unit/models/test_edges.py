@@ -126,3 +126,40 @@ def test_anchors_of_a_float64_pyramid_match_float64_boxes():
     anchors = torch.tensor([[0.0, 0, 8, 8]], dtype=torch.float64)
     boxes = torch.tensor([[1.0, 1, 9, 9]], dtype=torch.float64)
     assert match_atss(anchors, boxes, num_anchors_per_level=[1], num_candidates=9).tolist() == [0]
+
+
+class Resized(torch.nn.Module):
+    """What a detector does to the size of an image, for a graph."""
+
+    def __init__(self, transform):
+        super().__init__()
+        self.transform = transform
+
+    def forward(self, image):
+        return self.transform.resize(image)[0]
+
+
+@pytest.mark.filterwarnings("ignore")  # of the exporter: it notes every size that Python looks at
+@pytest.mark.parametrize("compat", ["none", "detectron2", "mmdet"])
+def test_thin_images_are_resized_alike_in_an_exported_graph(compat, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    config = InputConfig(short_edge=48, long_edge=64)
+    transform = build_transform(config, size_divisible=32, compat=compat).eval()
+    path = tmp_path / "resized.onnx"
+    torch.onnx.export(
+        Resized(transform).eval(),
+        (torch.rand(3, 50, 70),),
+        path,
+        dynamo=False,
+        opset_version=19,
+        input_names=["image"],
+        dynamic_axes={"image": {1: "height", 2: "width"}},
+    )
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    for size_hw in ((40, 61), (1, 160), (4000, 1), (1, 1)):
+        image = torch.rand(3, *size_hw)
+        expected = transform.resize(image)[0]
+        got = torch.from_numpy(session.run(None, {"image": image.numpy()})[0])
+        assert got.shape == expected.shape
+        # Positions up to 4000 are known to 2 ** -12 in float32; noise changes by 1 a pixel.
+        torch.testing.assert_close(got, expected, rtol=0, atol=5e-4)

@@ -52,7 +52,7 @@ class ATSS(nn.Module):
         topk_by: TopkBy,
         clip: Clip,
     ) -> None:
-        """Put the parts together.
+        """Put the modules together.
 
         Args:
             backbone: images to an ordered dict of maps, fine to coarse.

@@ -62,8 +62,8 @@ class SwinStages(nn.Module):
         """Return the end of every stage, (B, H_l, W_l, C_l)."""
         x = images
         maps = {}
-        for index, part in enumerate(self.features):  # patches, stage, merging, stage, ...
-            x = part(x)
+        for index, module in enumerate(self.features):  # patches, stage, merging, stage, ...
+            x = module(x)
             if index % 2 == 1:
                 maps[STAGE_NAMES[index // 2]] = x
         return maps
@@ -85,7 +85,7 @@ class SwinBackbone(nn.Module):
     """Swin's stages, (B, H, W, C) inside, with a LayerNorm on each map that is used.
 
     The norms are those of the official detection code: Swin normalizes before a block, so that
-    the end of a stage is not normalised.
+    the end of a stage is not normalized.
     """
 
     def __init__(
@@ -106,10 +106,10 @@ class SwinBackbone(nn.Module):
 
 
 class AlwaysShiftedWindowAttention(ShiftedWindowAttention):  # type: ignore[misc]  # untyped base
-    """Window attention that shifts its windows on small maps too, as the original detectors.
+    """Window attention that shifts its windows on small maps too, as detectron2 and mmdetection.
 
     Torchvision leaves the shift out along a side that one window covers. There the shifted window
-    falls into two parts that do not see each other.
+    falls into two regions that do not see each other.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -125,28 +125,30 @@ class AlwaysShiftedWindowAttention(ShiftedWindowAttention):  # type: ignore[misc
         padded = F.pad(x, (0, 0, 0, -width % window_width, 0, -height % window_height))
         shift_y, shift_x = self.shift_size
         rolled = padded.roll((-shift_y, -shift_x), dims=(1, 2))
-        tokens = self._split(rolled)  # (B, W, T, C): W windows of T tokens
-        part_of_token = self._split(self._parts(rolled)[None, :, :, None])  # (1, W, T, 1)
-        tokens = self._attend(tokens, part_of_token[0, :, :, 0])
-        joined = self._join(tokens, rolled.shape)
-        return joined.roll((shift_y, shift_x), dims=(1, 2))[:, :height, :width].contiguous()
+        tokens = self._split_windows(rolled)  # (B, W, T, C): W windows of T tokens
+        region_of_token = self._split_windows(
+            self._regions(rolled)[None, :, :, None]
+        )  # (1, W, T, 1)
+        tokens = self._attend(tokens, region_of_token[0, :, :, 0])
+        merged = self._merge_windows(tokens, rolled.shape)
+        return merged.roll((shift_y, shift_x), dims=(1, 2))[:, :height, :width].contiguous()
 
-    def _attend(self, tokens: Tensor, part_of_token: Tensor) -> Tensor:
-        """Attend within windows (B, W, T, C), only among tokens of the same part (W, T)."""
+    def _attend(self, tokens: Tensor, region_of_token: Tensor) -> Tensor:
+        """Attend within windows (B, W, T, C), only among tokens of the same region (W, T)."""
         heads = (3, self.num_heads, tokens.shape[-1] // self.num_heads)
         qkv = self.qkv(tokens).view(*tokens.shape[:-1], *heads)  # (B, W, T, 3, heads, C')
         query, key, value = qkv.permute(3, 0, 1, 4, 2, 5)  # each (B, W, heads, T, C')
         scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
         scores = scores + self.get_relative_position_bias()  # (1, heads, T, T)
-        is_apart = part_of_token[:, :, None] != part_of_token[:, None, :]  # (W, T, T)
+        is_apart = region_of_token[:, :, None] != region_of_token[:, None, :]  # (W, T, T)
         scores = scores - 100.0 * is_apart[:, None].to(scores.dtype)
         weights = F.dropout(scores.softmax(-1), self.attention_dropout, self.training)
         mixed = (weights @ value).transpose(2, 3).flatten(3)  # (B, W, T, C)
         projected: Tensor = self.proj(mixed)
         return F.dropout(projected, self.dropout, self.training)
 
-    def _parts(self, rolled: Tensor) -> Tensor:
-        """Number the parts of a map whose windows were shifted, (H, W).
+    def _regions(self, rolled: Tensor) -> Tensor:
+        """Number the regions of a map whose windows were shifted, (H, W).
 
         The last window of an axis holds what the shift carried there from the other end.
         """
@@ -154,20 +156,20 @@ class AlwaysShiftedWindowAttention(ShiftedWindowAttention):  # type: ignore[misc
         for size, window, shift in zip(
             rolled.shape[1:3], self.window_size, self.shift_size, strict=True
         ):
-            place = torch.arange(size, device=rolled.device)
-            numbers.append((place >= size - window).long() + (place >= size - shift).long())
-        parts: Tensor = 3 * numbers[0][:, None] + numbers[1]
-        return parts
+            index = torch.arange(size, device=rolled.device)
+            numbers.append((index >= size - window).long() + (index >= size - shift).long())
+        regions: Tensor = 3 * numbers[0][:, None] + numbers[1]
+        return regions
 
-    def _split(self, x: Tensor) -> Tensor:
+    def _split_windows(self, x: Tensor) -> Tensor:
         """Cut (B, H, W, C) into windows of tokens, (B, num windows, tokens, C)."""
         batch, height, width, channels = x.shape
         rows, columns = self.window_size
         windows = x.view(batch, height // rows, rows, width // columns, columns, channels)
         return windows.transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
-    def _join(self, tokens: Tensor, shape: torch.Size) -> Tensor:
-        """Undo `_split`."""
+    def _merge_windows(self, tokens: Tensor, shape: torch.Size) -> Tensor:
+        """Undo `_split_windows`."""
         batch, height, width, channels = shape
         rows, columns = self.window_size
         windows = tokens.view(batch, height // rows, width // columns, rows, columns, channels)

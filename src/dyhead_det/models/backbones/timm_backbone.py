@@ -71,7 +71,7 @@ def _create_timm_network(name: str, **keywords: object) -> Any:  # noqa: ANN401 
     logging.getLogger("timm.models._builder").setLevel(logging.ERROR)
     try:
         return timm.create_model(name, strict_img_size=False, **keywords)
-    except TypeError:  # a convolutional network: any size is right, and the keyword unknown
+    except TypeError:  # a convolutional model: any size is right, and the keyword unknown
         return timm.create_model(name, **keywords)
 
 

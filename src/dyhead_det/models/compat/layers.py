@@ -25,7 +25,7 @@ class BatchNormKernelFrozenBatchNorm2d(FrozenBatchNorm2d):  # type: ignore[misc]
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise (B, C, H, W) with the stored statistics."""
+        """Normalize (B, C, H, W) with the stored statistics."""
         return F.batch_norm(
             x,
             self.running_mean,

@@ -1,4 +1,4 @@
-"""Resizing of 8-bit pixels as the original data loaders did it, to the last bit.
+"""Resizing of 8-bit pixels as detectron2's and mmdetection's loaders did it, to the last bit.
 
 Published weights saw images that were resized as integers, before the mean was taken off. Where a
 box falls depends on it: torchvision resizes floats afterwards, does not smooth when it shrinks,
@@ -44,16 +44,16 @@ def _filter_rows(x: Tensor, new_size: int) -> Tensor:
     scale = exact(x.shape[2]) / exact(new_size)
     half_width = scale.clamp(min=1)
     centers = (torch.arange(new_size, dtype=torch.float64, device=x.device) + 0.5) * scale
-    places = torch.arange(x.shape[2], dtype=torch.float64, device=x.device) + 0.5
-    weights = (1 - ((places - centers[:, None]) / half_width).abs()).clamp(min=0)  # (W', W)
-    shares = weights / weights.sum(dim=1, keepdim=True)
-    weights_of_22_bits = (shares * 2**22 + 0.5).floor()
+    pixels = torch.arange(x.shape[2], dtype=torch.float64, device=x.device) + 0.5
+    weights = (1 - ((pixels - centers[:, None]) / half_width).abs()).clamp(min=0)  # (W', W)
+    normalized = weights / weights.sum(dim=1, keepdim=True)
+    weights_of_22_bits = (normalized * 2**22 + 0.5).floor()
     total = x @ weights_of_22_bits.T
     return (total / 2**22 + 0.5).floor().clamp(0, 255)
 
 
 def resize_like_cv2(pixels: Tensor, size_hw: tuple[int, int]) -> Tensor:
-    """Resize (3, H, W) uint8 as OpenCV's INTER_LINEAR does: 4 neighbours, weights of 11 bits.
+    """Resize (3, H, W) uint8 as OpenCV's INTER_LINEAR does: 4 neighbors, weights of 11 bits.
 
     OpenCV adds in 32-bit integers: columns first, then rows with 4 bits and then 16 bits dropped.
     """
@@ -69,12 +69,12 @@ def resize_like_cv2(pixels: Tensor, size_hw: tuple[int, int]) -> Tensor:
 def _linear_taps(
     old_size: int, new_size: int, *, device: torch.device
 ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
-    """Return both neighbours of every new pixel along one axis, and their weights times 2048."""
+    """Return both neighbors of every new pixel along one axis, and their weights times 2048."""
     scale = 1 / (exact(new_size) / exact(old_size))  # in this order, as OpenCV rounds it
-    places = (torch.arange(new_size, dtype=torch.float64) + 0.5) * scale - 0.5
-    places = places.to(torch.float32)
-    first = places.floor()
-    fraction = places - first
+    positions = (torch.arange(new_size, dtype=torch.float64) + 0.5) * scale - 0.5
+    positions = positions.to(torch.float32)
+    first = positions.floor()
+    fraction = positions - first
     left, right = ((first + step).long().clamp(0, old_size - 1).to(device) for step in (0, 1))
-    weights = [(part * 2048).round().to(torch.int32) for part in (1 - fraction, fraction)]
+    weights = [(weight * 2048).round().to(torch.int32) for weight in (1 - fraction, fraction)]
     return left, right, (weights[0].to(device), weights[1].to(device))

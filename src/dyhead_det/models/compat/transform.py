@@ -50,7 +50,7 @@ class CompatTransform(DetectorTransform):
         self.resize_pixels = _RESIZERS[resize]
 
     def normalize(self, image: Tensor) -> Tensor:
-        """Leave the image as it is: the originals normalize after resizing."""
+        """Leave the image as it is: detectron2 and mmdetection normalize after resizing."""
         return image
 
     def resample(self, image: Tensor, size_hw: tuple[int, int]) -> Tensor:
@@ -61,7 +61,7 @@ class CompatTransform(DetectorTransform):
         return self._normalized(self.resize_pixels(pixels, size_hw).to(image.dtype))
 
     def _normalized(self, pixels: Tensor) -> Tensor:
-        """Normalize (3, H, W) on the scale 0..255, as the originals, to round as they do."""
+        """Normalize (3, H, W) on the scale 0..255, as the originals do, to round alike."""
         mean, std = (
             torch.tensor([255 * value for value in values], device=pixels.device)
             for values in (self.image_mean, self.image_std)
