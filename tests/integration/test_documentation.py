@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 import typer
+import yaml
 from PIL import Image
 
 from dyhead_det.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from dyhead_det.cli.app import app
+from dyhead_det.config.schema import to_plain
 from dyhead_det.contracts import Category, CategoryMap
 from dyhead_det.export.export import export
 from dyhead_det.models.detectors import build_detector
@@ -42,6 +44,7 @@ def desk(tmp_path_factory) -> Path:
     draw_tiny_dataset(folder / "mydata")
     torch.manual_seed(0)
     config = make_config(folder / "mydata")
+    (folder / "mine.yaml").write_text(yaml.safe_dump(to_plain(config)))
     detector = build_detector(config.model, num_classes=2, load_backbone_weights=False)
     categories = CategoryMap((Category("square", 7), Category("circle", 11)))
     checkpoint = Checkpoint(config, categories, detector.state_dict(), 0, {})

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -30,7 +31,7 @@ _MAX_SHOWN = 80
 _MAX_PROBLEMS = 20
 
 
-def load_config(path: Path, overrides: tuple[str, ...] = ()) -> RunConfig:
+def load_config(path: Path | str, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a YAML file, apply ``key.path=value`` overrides and check the whole.
 
     Relative `data.root` and weight files are those of the current folder, as typed on a command
@@ -39,7 +40,7 @@ def load_config(path: Path, overrides: tuple[str, ...] = ()) -> RunConfig:
     Raises:
         ConfigError: With every problem of the file, one a line.
     """
-    config = _with_absolute_paths(_load(RunConfig, path, overrides))
+    config = _with_absolute_paths(_load(RunConfig, Path(path), tuple(overrides)))
     if problems := contradictions(config):
         raise ConfigError(*(f"{path}: {problem}" for problem in problems))
     return config
