@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dyhead_det.evaluation.bootstrap import interval
 from dyhead_det.files import written_whole
+from dyhead_det.tables import markdown_table
 from grid_runs import SCORES, Measured
 
 
@@ -132,7 +133,7 @@ class Curves:
 
 def markdown(curves: Curves) -> list[str]:
     """Format the two tables: what each head reaches, and what it gives against the first one."""
-    lines = ["| detector | head | steps | seeds | AP | AP50 | seconds |", "|---|---|" + "---:|" * 5]
+    reached: list[list[str]] = []
     for detector in curves.detectors():
         for head in curves.heads:
             for steps in curves.budgets(detector, head):
@@ -151,22 +152,27 @@ def markdown(curves: Curves) -> list[str]:
                     f"{np.mean(ap50):.3f}",
                     f"{curves.seconds(detector, head, steps):.0f}",
                 ]
-                lines.append(f"| {' | '.join(cells)} |")
-    lines += [
-        "",
-        f"| detector | head against {curves.heads[0]} | steps | difference of AP by seed | mean | "
-        "95 %, images | 95 %, images and seeds | at equal time | 95 %, images and seeds |",
-        "|---|---|" + "---:|" * 7,
-    ]
+                reached.append(cells)
+    given: list[list[str]] = []
     for detector in curves.detectors():
         for head in curves.heads[1:]:
             for steps in curves.budgets(detector, curves.heads[0]):
-                lines += comparison(curves, detector, head, steps)
-    return lines
+                given += comparison(curves, detector, head, steps)
+    header = ("detector", "head", "steps", "seeds", "AP", "AP50", "seconds")
+    of_differences = (
+        *("detector", f"head against {curves.heads[0]}", "steps", "difference of AP by seed"),
+        *("mean", "95 %, images", "95 %, images and seeds"),
+        *("at equal time", "95 %, images and seeds"),
+    )
+    return [
+        *markdown_table(header, reached, escape=str).splitlines(),
+        "",
+        *markdown_table(of_differences, given, escape=str).splitlines(),
+    ]
 
 
-def comparison(curves: Curves, detector: str, head: str, steps: int) -> list[str]:
-    """Format what a head gives; nothing where there is nothing to compare."""
+def comparison(curves: Curves, detector: str, head: str, steps: int) -> list[list[str]]:
+    """Return the row of what a head gives; nothing where there is nothing to compare."""
     by_steps = curves.at_equal_steps(detector, head, steps)
     by_time = curves.at_equal_time(detector, head, steps)
     if by_steps is None and by_time is None:
@@ -184,7 +190,7 @@ def comparison(curves: Curves, detector: str, head: str, steps: int) -> list[str
     cells += (
         ["-", "-"] if by_time is None else [f"{by_time.mean:+.3f}", show_interval(by_time.over_all)]
     )
-    return [f"| {' | '.join(cells)} |"]
+    return [cells]
 
 
 def show_interval(bounds: tuple[float, float]) -> str:

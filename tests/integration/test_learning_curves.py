@@ -74,7 +74,11 @@ def script(tiny_dataset, tmp_path, monkeypatch):
     import learning_curves
 
     base = tmp_path / "base.yaml"
-    base.write_text(to_yaml(make_config(tiny_dataset, train={"log_every_steps": 1})))
+    base.write_text(
+        to_yaml(
+            make_config(tiny_dataset, train={"log_every_steps": 1}, schedule={"warmup_steps": 0})
+        )
+    )
 
     def run(*arguments):
         where = ["--out", str(tmp_path / "out"), "--device", "cpu"]

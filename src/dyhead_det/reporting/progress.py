@@ -4,8 +4,6 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from types import TracebackType
 
 import torch
 from tqdm import tqdm
@@ -25,8 +23,10 @@ _TINY_BAR = "{percentage:3.0f}%|{bar}| <{remaining}{postfix}"
 _SHORTEST_BAR = 7  # columns
 
 
-class TrainProgress(AbstractContextManager["TrainProgress"]):
+class TrainProgress:
     """Shows losses, learning rate, images per second, time left and memory of a training run.
+
+    It is to be closed (`contextlib.closing`).
 
     Attributes:
         num_images: images trained on since the program started.
@@ -53,12 +53,8 @@ class TrainProgress(AbstractContextManager["TrainProgress"]):
         self._started_at = time.monotonic()
         self._start_window()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End the bar, so that what is logged next stands below it."""
         self._bar.close()
 
     def advance(self, step: int, *, num_images: int, loss: float, lr: float) -> None:

@@ -1,6 +1,7 @@
 """The training loop: epochs of steps, evaluated, logged and saved in turn, until the last step."""
 
 import logging
+from contextlib import closing
 
 from dyhead_det.data.build_loaders import training_loader
 from dyhead_det.data.loaders import DetectionLoader
@@ -39,7 +40,7 @@ def run_to_the_end(run: Run) -> None:
         run.parts.device,
         augmentation=run.parts.augmentation,
     )
-    with graceful_shutdown() as stop, progress, recorded(run, progress) as record:
+    with graceful_shutdown() as stop, closing(progress), recorded(run, progress) as record:
         try:
             _alternate(run, loader, stop, progress, record)
             save_last(run)

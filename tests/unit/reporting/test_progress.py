@@ -1,6 +1,7 @@
 """Speed and share of waiting are those of training alone."""
 
 import logging
+from contextlib import closing
 
 import pytest
 import torch
@@ -63,8 +64,8 @@ def test_the_bar_tells_speed_memory_and_slow_data(
     stopwatch, clock, monkeypatch, capsys, loading, is_told
 ):
     monkeypatch.setattr(progress_module.sys.stderr, "isatty", lambda: True)
-    with TrainProgress(
-        first_step=0, num_steps=10, device=torch.device("cpu"), stopwatch=stopwatch
+    with closing(
+        TrainProgress(first_step=0, num_steps=10, device=torch.device("cpu"), stopwatch=stopwatch)
     ) as progress:
         spend(stopwatch, clock, loading=loading, steps=3)
         progress.advance(1, num_images=6, loss=1.5, lr=0.1)
@@ -80,8 +81,10 @@ def test_the_bar_has_room_and_the_warning_is_whole_on_every_terminal(
     stopwatch, clock, monkeypatch, capsys, columns
 ):
     monkeypatch.setattr(progress_module.sys.stderr, "isatty", lambda: True)
-    with TrainProgress(
-        first_step=44_000, num_steps=90_000, device=torch.device("cpu"), stopwatch=stopwatch
+    with closing(
+        TrainProgress(
+            first_step=44_000, num_steps=90_000, device=torch.device("cpu"), stopwatch=stopwatch
+        )
     ) as progress:
         bar = progress._bar
         monkeypatch.setattr(bar, "dynamic_ncols", lambda _stream: (columns, 24))
