@@ -1,4 +1,4 @@
-"""The words that every part shares: an image, a target, a prediction and a category map.
+"""Data types shared by all modules: image, target, prediction and category map.
 
 * An image enters a model as float RGB, shape (3, H, W), values in [0, 1].
 * Boxes are ``xyxy``, absolute pixels, float32, of the image the caller gave.

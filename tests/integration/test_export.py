@@ -81,7 +81,7 @@ def assert_same_on_all_sizes(checkpoint, path):
         image = noise(size_hw)
         outputs = session.run(None, {"image": (image / 255).numpy()})
         agreement = compare(predictor.predict(image, min_score=0), *outputs)
-        assert agreement.num_found > (3 if size_hw in SIZES_HW else -1)
+        assert agreement.num_detections > (3 if size_hw in SIZES_HW else -1)
         assert agreement.num_unpaired == 0
         assert agreement.box_difference < 0.01
         assert agreement.score_difference < 1e-4
@@ -158,7 +158,7 @@ def test_nothing_is_found_where_there_is_nothing(name, tmp_path, caplog):
     )
     checkpoint = save_sharpened(tmp_path / "best.pt", config)
     summary = export_small(checkpoint, tmp_path / "model.onnx")
-    assert summary.agreement.num_found == 0
+    assert summary.agreement.num_detections == 0
     assert "give a picture with objects by --check-image" in caplog.text
     session = open_session(tmp_path / "model.onnx")
     boxes, scores, labels = session.run(None, {"image": np.zeros((3, 50, 70), np.float32)})
@@ -199,7 +199,7 @@ def test_the_command_writes_a_file_of_8_bit_pixels_that_says_what_is_in_it(
     image = noise((80, 50))
     expected = predictor.predict(image, min_score=0)
     agreement = compare(expected, *session.run(None, {"image": image.numpy()}))
-    assert agreement.num_found > 3
+    assert agreement.num_detections > 3
     assert agreement.num_unpaired == 0
 
 

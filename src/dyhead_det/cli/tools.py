@@ -8,6 +8,7 @@ import typer
 from dyhead_det.cli.quick_imports import quick_imports
 from dyhead_det.cli.run import CheckpointFile, LongEdge, ShortEdge
 from dyhead_det.cli.streams import echo
+from dyhead_det.prediction.arguments import MAX_EDGE
 
 
 def info(
@@ -19,10 +20,10 @@ def info(
         typer.Option("--set", metavar="KEY=VALUE", help="Change a value of a YAML file."),
     ] = None,
     height: Annotated[
-        int | None, typer.Option(min=1, help="Image height [default: short edge].")
+        int | None, typer.Option(min=1, max=MAX_EDGE, help="Image height [default: short edge].")
     ] = None,
     width: Annotated[
-        int | None, typer.Option(min=1, help="Image width [default: long edge].")
+        int | None, typer.Option(min=1, max=MAX_EDGE, help="Image width [default: long edge].")
     ] = None,
 ) -> None:
     """Show classes, levels, parameters and cost of a detector."""

@@ -25,13 +25,13 @@ UNPAIRED_SHARE = 0.05
 class Agreement:
     """How two lists of objects agree.
 
-    num_found: the length of the longer one.
+    num_detections: the length of the longer one.
     num_unpaired: objects without a counterpart of the same class within the tolerances.
     box_difference: the largest of all pairs and sides, in pixels.
     score_difference: the largest of all pairs.
     """
 
-    num_found: int
+    num_detections: int
     num_unpaired: int
     box_difference: float
     score_difference: float
@@ -39,22 +39,22 @@ class Agreement:
     @property
     def is_close(self) -> bool:
         """Whether only rounding tells the two apart."""
-        return self.num_unpaired <= UNPAIRED_SHARE * self.num_found
+        return self.num_unpaired <= UNPAIRED_SHARE * self.num_detections
 
     def __add__(self, other: "Agreement") -> "Agreement":
         """Take the objects of two images together."""
         return Agreement(
-            self.num_found + other.num_found,
+            self.num_detections + other.num_detections,
             self.num_unpaired + other.num_unpaired,
             max(self.box_difference, other.box_difference),
             max(self.score_difference, other.score_difference),
         )
 
     def __str__(self) -> str:
-        """Say it in one line."""
+        """Report it in one line."""
         unpaired = f"{self.num_unpaired} of them without counterpart, " if self.num_unpaired else ""
         return (
-            f"{self.num_found} objects, {unpaired}boxes within {self.box_difference:.1g} px, "
+            f"{self.num_detections} objects, {unpaired}boxes within {self.box_difference:.1g} px, "
             f"scores within {self.score_difference:.1g}"
         )
 
@@ -111,8 +111,8 @@ def compare(
             is_free[nearest] = False
             box_differences.append(float(apart[nearest]))
             score_differences.append(float(score_apart[nearest]))
-    num_found = max(len(boxes), len(expected))
+    num_detections = max(len(boxes), len(expected))
     num_paired = len(box_differences) - 1
     return Agreement(
-        num_found, num_found - num_paired, max(box_differences), max(score_differences)
+        num_detections, num_detections - num_paired, max(box_differences), max(score_differences)
     )

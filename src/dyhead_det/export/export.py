@@ -16,6 +16,7 @@ from dyhead_det.config.schema import RunConfig, to_plain
 from dyhead_det.data.build_datasets import load_validation_data
 from dyhead_det.distributed.device import images_to_device
 from dyhead_det.errors import ConfigError, DatasetError, ExportError
+from dyhead_det.escaping import printable
 from dyhead_det.export.check import Agreement, compare, run_file
 from dyhead_det.export.onnx_graph import add_metadata, write_graph
 from dyhead_det.files import require_new, require_writable, written_whole
@@ -51,10 +52,10 @@ class ExportSummary:
     agreement: Agreement
 
     def __str__(self) -> str:
-        """Say it in two lines."""
+        """Report it in two lines."""
         return (
             f"{self.path}: {self.num_bytes / 1e6:.1f} MB\n"
-            f"same as the checkpoint on {self.image}: {self.agreement}"
+            f"same as the checkpoint on {printable(self.image)}: {self.agreement}"
         )
 
 
@@ -174,10 +175,10 @@ def _check(path: Path, predictor: Predictor, image: Tensor, *, takes_uint8: bool
     """
     turned = image.transpose(1, 2)[:, :, : max(1, 2 * image.shape[1] // 3)].contiguous()
     images = (image, turned)
-    found = run_file(path, [_as_input(each, takes_uint8=takes_uint8) for each in images])
+    outputs_of_file = run_file(path, [_as_input(each, takes_uint8=takes_uint8) for each in images])
     first, second = (
         compare(predictor.predict(each, min_score=0), *outputs)
-        for each, outputs in zip(images, found, strict=True)
+        for each, outputs in zip(images, outputs_of_file, strict=True)
     )
     return first + second
 

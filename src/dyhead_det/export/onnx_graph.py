@@ -42,8 +42,8 @@ class OneImage(nn.Module):
             image: (3, H, W) RGB, uint8 in 0..255 or float32 in [0, 1].
         """
         pixels = image.float() / 255 if image.dtype == torch.uint8 else image
-        found = self.detector([pixels])[0]
-        return found["boxes"], found["scores"], found["labels"]
+        (prediction,) = self.detector([pixels])
+        return prediction["boxes"], prediction["scores"], prediction["labels"]
 
 
 def write_graph(detector: Detector, path: Path, image: Tensor) -> None:
@@ -57,7 +57,7 @@ def write_graph(detector: Detector, path: Path, image: Tensor) -> None:
     Raises:
         ExportError: if the detector has an operator that ONNX or the exporter does not know.
     """
-    sizes = {INPUT: {1: "height", 2: "width"}, **{name: {0: "num_found"} for name in OUTPUTS}}
+    sizes = {INPUT: {1: "height", 2: "width"}, **{name: {0: "num_detections"} for name in OUTPUTS}}
     try:
         with _deform_conv_known(), _standard_output_closed(), warnings.catch_warnings():
             # Hundreds: of every place where Python looks at a size. Whether one of them matters is

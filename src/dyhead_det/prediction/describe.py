@@ -7,11 +7,15 @@ from dyhead_det.config.file import load_config
 from dyhead_det.config.schema import ModelConfig, RunConfig
 from dyhead_det.data.build_datasets import load_training_data
 from dyhead_det.errors import ConfigError, DatasetError
+from dyhead_det.escaping import listed, printable
 from dyhead_det.models.cost import DetectorCost, measure_cost
+from dyhead_det.prediction.arguments import MAX_EDGE, require_count
 from dyhead_det.tables import text_table
 
 # COCO's, where the data set of a configuration is not at hand to tell.
 _NUM_COCO_CLASSES = 80
+# LVIS has 1203 classes.
+_MAX_NAMED = 100
 
 
 def describe(
@@ -28,10 +32,14 @@ def describe(
     Raises:
         ConfigError: If a configuration is wrong.
         CheckpointError: If a checkpoint cannot be used.
+        ValueError: If a size is no number of pixels.
     """
+    for name, value in {"height": height, "width": width}.items():
+        if value is not None:
+            require_count(name, value, most=MAX_EDGE)
     if source.suffix.lower() in (".yaml", ".yml"):
         config = load_config(source, overrides)
-        names, lines = _names_from_data(config), [f"configuration  {source}"]
+        names, lines = _names_from_data(config), [f"configuration  {printable(source)}"]
     else:
         if overrides:
             msg = "--set changes a YAML file; a checkpoint is what it is"
@@ -59,17 +67,19 @@ def _describe_checkpoint(path: Path, checkpoint: Checkpoint) -> list[str]:
         if name in ("AP", "AP50") and value is not None
     )
     return [
-        f"checkpoint     {path}",
+        f"checkpoint     {printable(path)}",
         f"trained        {checkpoint.step} steps; {scores or 'no AP'}",
     ]
 
 
 def _describe_model(config: RunConfig, names: tuple[str, ...]) -> list[str]:
     model = config.model
-    classes = f"{len(names)}: {', '.join(names)}" if names else "unknown, no data: counted as 80"
+    classes = "unknown, no data: counted as 80"
+    if names:
+        classes = f"{len(names)}: {listed(names, max_named=_MAX_NAMED)}"
     return [
         f"detector       {model.detector.name}",
-        f"backbone           {model.backbone.name}",
+        f"backbone       {model.backbone.name}",
         f"DyHead         {_describe_dyhead(model)}",
         f"classes        {classes}",
     ]
@@ -80,16 +90,16 @@ def _describe_dyhead(model: ModelConfig) -> str:
     dyhead = model.dyhead
     if dyhead is None:
         return "none (plain torchvision detector)"
-    parts = [dyhead.scheme, f"{dyhead.num_blocks} blocks of {model.channels} channels"]
+    traits = [dyhead.scheme, f"{dyhead.num_blocks} blocks of {model.channels} channels"]
     if len(dyhead.attention) < 3:
-        parts.append(f"{' and '.join(dyhead.attention)} attention only")
+        traits.append(f"{' and '.join(dyhead.attention)} attention only")
     if "spatial" in dyhead.attention and dyhead.spatial == "conv":
-        parts.append("plain convolutions")
+        traits.append("plain convolutions")
     elif "spatial" in dyhead.attention and dyhead.scheme == "levels":
-        parts.append(f"{dyhead.coarse_offsets} offsets")
+        traits.append(f"{dyhead.coarse_offsets} offsets")
     if "task" in dyhead.attention and dyhead.dynamic_relu == "shared":
-        parts.append("one dynamic ReLU for all channels")
-    return ", ".join([*parts, f"residual {dyhead.residual}"])
+        traits.append("one dynamic ReLU for all channels")
+    return ", ".join([*traits, f"residual {dyhead.residual}"])
 
 
 def _cost_table(cost: DetectorCost) -> list[str]:

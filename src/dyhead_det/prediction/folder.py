@@ -95,14 +95,13 @@ def predict_to_folder(
         with graceful_shutdown() as stop:
             for batch in _batches(_read(run), batch_size):
                 stop.check()
-                detections = _predict(
+                for i, pixels, detections in _predict(
                     predictor, batch, run, min_score, tuple(classes), max_detections
-                )
-                for i, pixels, found in detections:
-                    run.records += _records(found, i + 1, images[i].path, predictor)
+                ):
+                    run.records += _records(detections, i + 1, images[i].path, predictor)
                     run.num_done += 1
                     if pictures is not None:
-                        _draw(found, pixels, pictures[i], run)
+                        _draw(detections, pixels, pictures[i], run)
     except StopRequested as request:
         stopped_by = request
     finally:  # whatever happened, hours of work are not lost
@@ -163,7 +162,7 @@ def _predict(
         Position, pixels and detections of every image that passes through the detector.
     """
     try:
-        detections = predictor.predict(
+        all_detections = predictor.predict(
             [pixels for _, pixels in batch],
             min_score=min_score,
             classes=classes,
@@ -180,8 +179,8 @@ def _predict(
         logger.debug("where it failed:", exc_info=error)
         run.failed.append(path)
         return
-    for (i, pixels), found in zip(batch, detections, strict=True):
-        yield i, pixels, found
+    for (i, pixels), detections in zip(batch, all_detections, strict=True):
+        yield i, pixels, detections
 
 
 def _reason(error: Exception) -> str:
@@ -214,7 +213,7 @@ def _write_results(run: _Run) -> None:
 
 
 def _raise_problems(run: _Run, stopped_by: StopRequested | None) -> None:
-    """Say what went wrong, if anything did, the gravest in the exit code.
+    """Raise what went wrong, if anything did, the gravest in the exit code.
 
     Raises:
         StoppedError: If a signal ended the run.

@@ -1,4 +1,4 @@
-"""Pictures with boxes: readable labels, one colour per class, sizes that follow the picture."""
+"""Pictures with boxes: readable labels, one color per class, sizes that follow the picture."""
 
 import bisect
 import colorsys
@@ -34,7 +34,7 @@ class Mark(NamedTuple):
 
 
 def class_color(label: int) -> Color:
-    """Return the colour of a class: the same in every run, far from those of its neighbours.
+    """Return the color of a class: the same in every run, far from those of its neighbors.
 
     Golden-ratio steps around the hue circle never meet; three grades of saturation and brightness
     part the hues that come close.
@@ -76,10 +76,10 @@ def draw_detections(
         captions = [
             f"{name} {percent:.0f}%" for name, percent in zip(captions, percents, strict=True)
         ]
-    corners = np.asarray(boxes, dtype=np.float64).reshape(-1, 4).tolist()
+    boxes_xyxy = np.asarray(boxes, dtype=np.float64).reshape(-1, 4).tolist()
     marks = [
         Mark((x1, y1, x2, y2), caption, class_color(label))
-        for (x1, y1, x2, y2), caption, label in zip(corners, captions, numbers, strict=True)
+        for (x1, y1, x2, y2), caption, label in zip(boxes_xyxy, captions, numbers, strict=True)
     ]
     return draw_marks(image, marks, longer_edge=longer_edge)
 
@@ -95,7 +95,7 @@ def draw_marks(
 
     Args:
         image: (3, H, W) uint8.
-        marks: what is to be drawn; the first lies on top, and chooses the place of its caption.
+        marks: what is to be drawn; the first lies on top, and chooses the position of its caption.
         longer_edge: as in `draw_detections`.
         line_width: in pixels, by default after the size of the picture.
 
@@ -125,10 +125,10 @@ def draw_marks(
 
 def _outlines(boxes: ArrayLike, scale: float, size: tuple[int, int]) -> list[Rectangle]:
     """Bring boxes to whole pixels of the picture, at least one pixel large and inside it."""
-    corners = np.asarray(boxes, dtype=np.float64).reshape(-1, 4) * scale
+    boxes_xyxy = np.asarray(boxes, dtype=np.float64).reshape(-1, 4) * scale
     limits = np.array([size[0] - 1, size[1] - 1])
-    starts = np.clip(np.floor(corners[:, :2]), 0, limits).astype(int)
-    ends = np.clip(np.ceil(corners[:, 2:]) - 1, starts, limits).astype(int)
+    starts = np.clip(np.floor(boxes_xyxy[:, :2]), 0, limits).astype(int)
+    ends = np.clip(np.ceil(boxes_xyxy[:, 2:]) - 1, starts, limits).astype(int)
     return [
         (left, top, right, bottom)
         for (left, top), (right, bottom) in zip(starts.tolist(), ends.tolist(), strict=True)
@@ -162,9 +162,9 @@ def _draw_labels(
     colors: Sequence[Color],
     size: tuple[int, int],
 ) -> None:
-    """Write the captions on plates of their box's colour, best first and without covering others.
+    """Write the captions on plates of their box's color, best first and without covering others.
 
-    A caption without a free place goes where it would have gone alone, underneath the better ones.
+    A caption without a free position goes where it would go alone, underneath the better ones.
     """
     font = _font(size)
     padding = max(1, text_height(font) // 6)
@@ -174,9 +174,12 @@ def _draw_labels(
     for outline, caption, color in zip(outlines, captions, colors, strict=True):
         text = shortened(caption, font, size[0] - 2 * padding)
         width = math.ceil(font.getlength(text)) + 2 * padding
-        places = [(x, y, x + width, y + height) for x, y in _places(outline, (width, height), size)]
-        free = [place for place in places if not _overlaps(place, taken)]
-        plate = (free or places)[0]
+        positions = [
+            (x, y, x + width, y + height)
+            for x, y in _plate_positions(outline, (width, height), size)
+        ]
+        free = [position for position in positions if not _overlaps(position, taken)]
+        plate = (free or positions)[0]
         taken = np.concatenate([taken, [plate]])
         plates.append((plate, text, color))
     for plate, text, color in reversed(plates):
@@ -186,7 +189,7 @@ def _draw_labels(
         )
 
 
-def _places(
+def _plate_positions(
     outline: Rectangle, plate: tuple[int, int], size: tuple[int, int]
 ) -> list[tuple[int, int]]:
     """Return the left top corners where a plate may stand inside the picture, best first."""
@@ -209,8 +212,8 @@ def _places(
     return [(x, y) for y in tops or [0] for x in lefts]
 
 
-def _overlaps(place: Rectangle, taken: NDArray[np.int64]) -> bool:
-    left, top, right, bottom = place
+def _overlaps(position: Rectangle, taken: NDArray[np.int64]) -> bool:
+    left, top, right, bottom = position
     return bool(
         np.any(
             (taken[:, 0] < right)
