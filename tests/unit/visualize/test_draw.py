@@ -11,7 +11,7 @@ from dyhead_det.visualize.draw import (
     _font,
     _outlines,
     _overlaps,
-    _places,
+    _plate_positions,
     _text_color,
     class_color,
     draw_detections,
@@ -91,18 +91,18 @@ def test_outlines_are_whole_pixels_inside_the_picture():
 
 
 def test_a_label_stands_above_its_box_where_there_is_room():
-    assert _places((50, 50, 150, 150), (40, 12), (200, 200))[0] == (50, 38)
+    assert _plate_positions((50, 50, 150, 150), (40, 12), (200, 200))[0] == (50, 38)
 
 
 def test_a_label_goes_inside_a_large_box_at_the_upper_edge_and_below_a_small_one():
-    assert _places((50, 5, 150, 150), (40, 12), (200, 200))[0] == (50, 5)
-    assert _places((50, 5, 150, 30), (40, 12), (200, 200))[0] == (50, 31)
+    assert _plate_positions((50, 5, 150, 150), (40, 12), (200, 200))[0] == (50, 5)
+    assert _plate_positions((50, 5, 150, 30), (40, 12), (200, 200))[0] == (50, 31)
 
 
 def test_labels_never_leave_the_picture():
     for x, y, w, h in itertools.product([0, 100, 190], [0, 100, 190], [1, 10, 300], [1, 10, 300]):
         outline = (x, y, min(x + w, 199), min(y + h, 199))
-        for left, top in _places(outline, (40, 12), (200, 200)):
+        for left, top in _plate_positions(outline, (40, 12), (200, 200)):
             assert 0 <= left <= 160
             assert 0 <= top <= 188
 
