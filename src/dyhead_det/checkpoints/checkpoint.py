@@ -129,20 +129,22 @@ def is_ours(content: object) -> bool:
 def _parse_fields(content: dict[str, Any], version: int) -> Checkpoint:
     config = _field(content, "config", dict)
     _require_plain(config, "config")
-    content = migrate(content, version)
+    if content.get("training") is not None:
+        _with_text_keys(_field(content, "training", dict), "training")
+    try:
+        content = migrate(content, version)
+    except KeyError as error:
+        raise ValueError(f"incomplete: {error} is missing") from error
     step = _field(content, "step", int)
     if step < 0 or step.bit_length() > _MAX_BITS:
         raise ValueError("step: no number of steps")
-    training = content.get("training")
-    if training is not None:
-        training = _with_text_keys(_field(content, "training", dict), "training")
     return Checkpoint(
         config=parse_config(content["config"]),
         categories=_parse_categories(_field(content, "categories", list)),
         model=_parse_model(_field(content, "model", dict)),
         step=step,
         metrics=_parse_metrics(_field(content, "metrics", dict)),
-        training=training,
+        training=content.get("training"),
     )
 
 

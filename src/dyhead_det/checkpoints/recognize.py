@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from dyhead_det.escaping import listed
+
 # What the beginnings of a file's names say, the most particular first.
 _SIGNS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("a DyHead model in detectron2's format", ("backbone.dyhead_tower.",)),
@@ -58,9 +60,9 @@ def looks_like(content: object, names: Mapping[str, object]) -> str:
         if all(any(name.startswith(sign) for name in names) for sign in signs):
             return phrase
     if names:
-        return f"something else: {len(names)} tensors, {', '.join(list(names)[:3])} ..."
+        return f"something else: {len(names)} tensors, {listed(names, max_named=3)}"
     if isinstance(content, Mapping) and content:
-        return f"something without tensors by name: {', '.join(map(str, list(content)[:4]))} ..."
+        return f"something without tensors by name: {listed(content, max_named=4)}"
     return f"something without tensors by name: a {type(content).__name__}"
 
 
