@@ -9,7 +9,6 @@ import copy
 import json
 import logging
 import math
-import resource
 import time
 from pathlib import Path
 
@@ -23,6 +22,8 @@ from dyhead_det.data.coco import load_coco
 from dyhead_det.data.statistics import count
 from dyhead_det.errors import DatasetError
 from dyhead_det.escaping import printable
+
+resource = pytest.importorskip("resource")  # where there are no bounds, nothing is shown
 
 SECONDS, BYTES = 5, 2**30  # of processor time and of new memory, for files of 2 kB
 

@@ -4,10 +4,16 @@ Files with boxes in 0..1, or with two corners, are common and read without any c
 number is a number. They are recognized by what all of the boxes have in common, never by one.
 """
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from dyhead_det.data.problems import AnnotationProblems
 from dyhead_det.data.records import Flags, Floats, Integers
+
+# How annotations are called in messages, (M,): by id, or by position.
+Titles = NDArray[Any]
 
 # Relative coordinates end at 1, and a little behind where boxes reach out of their image.
 _GREATEST_RELATIVE = 1.5
@@ -24,7 +30,7 @@ _AREA_TOLERANCE = 0.02
 
 
 def require_xywh_pixels(
-    boxes: Floats, sizes_wh: Integers, areas: Floats, ids: Integers, problems: AnnotationProblems
+    boxes: Floats, sizes_wh: Integers, areas: Floats, titles: Titles, problems: AnnotationProblems
 ) -> None:
     """Refuse boxes that are relative or two corners; warn where it is not sure.
 
@@ -32,19 +38,19 @@ def require_xywh_pixels(
         boxes: (M, 4) as they are written, NaN where there is none.
         sizes_wh: (M, 2) of their images, 0 where unknown.
         areas: (M,) as they are written, NaN where there is none.
-        ids: (M,) annotation ids.
+        titles: (M,) how the annotations are called in messages.
         problems: gets what was recognized.
     """
     is_judged = (np.abs(boxes) < _GREATEST).all(axis=1) & (boxes[:, 2:] > 0).all(axis=1)
     is_judged &= (sizes_wh > 0).all(axis=1)
     if is_judged.any():
-        boxes, sizes_wh, ids = boxes[is_judged], sizes_wh[is_judged], ids[is_judged]
-        _require_pixels(boxes, sizes_wh, ids, problems)
-        _require_xywh(boxes, sizes_wh, areas[is_judged], ids, problems)
+        boxes, sizes_wh, titles = boxes[is_judged], sizes_wh[is_judged], titles[is_judged]
+        _require_pixels(boxes, sizes_wh, titles, problems)
+        _require_xywh(boxes, sizes_wh, areas[is_judged], titles, problems)
 
 
 def _require_pixels(
-    boxes: Floats, sizes_wh: Integers, ids: Integers, problems: AnnotationProblems
+    boxes: Floats, sizes_wh: Integers, titles: Titles, problems: AnnotationProblems
 ) -> None:
     is_relative = (np.abs(boxes) <= _GREATEST_RELATIVE).all(axis=1)
     is_relative &= (sizes_wh >= _LEAST_IMAGE_SIDE).all(axis=1)
@@ -52,17 +58,17 @@ def _require_pixels(
         problems.refuse(
             "bbox must be pixels, most of these lie within 0..1 (multiply them by width and height "
             "of their image)",
-            ids[is_relative],
+            titles[is_relative],
         )
     else:
         problems.repair(
             "boxes of a pixel in the upper left corner, kept (relative coordinates among pixels?)",
-            ids[is_relative],
+            titles[is_relative],
         )
 
 
 def _require_xywh(
-    boxes: Floats, sizes_wh: Integers, areas: Floats, ids: Integers, problems: AnnotationProblems
+    boxes: Floats, sizes_wh: Integers, areas: Floats, titles: Titles, problems: AnnotationProblems
 ) -> None:
     corner, other = boxes[:, :2], boxes[:, 2:]
     fits_as_xyxy = ((corner >= -_OVERHANG_PIXELS) & (other > corner)).all(axis=1)
@@ -80,9 +86,9 @@ def _require_xywh(
         f"{reaches_out.mean():.0%} reach out of it"
     )
     if is_proven or (share > _MOST and len(boxes) >= _ENOUGH_BOXES):
-        problems.refuse(f"{kind} (subtract x1, y1 from x2, y2)", ids[fits_as_xyxy])
+        problems.refuse(f"{kind} (subtract x1, y1 from x2, y2)", titles[fits_as_xyxy])
     elif share > _MANY:
-        problems.repair(f"{kind}; taken as sizes all the same", ids[reaches_out])
+        problems.repair(f"{kind}; taken as sizes all the same", titles[reaches_out])
 
 
 def _is_near(areas: Floats, expected: Floats) -> Flags:

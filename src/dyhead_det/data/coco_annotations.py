@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dyhead_det.data import records as read
-from dyhead_det.data.box_frames import require_xywh_pixels
+from dyhead_det.data.box_frames import Titles, require_xywh_pixels
 from dyhead_det.data.coco_categories import CategoryColumns
 from dyhead_det.data.coco_images import ImageColumns
 from dyhead_det.data.masks import box_of_segmentation
@@ -56,57 +56,66 @@ def read_annotations(
 ) -> AnnotationColumns:
     """Read the annotations: boxes clipped to their images, those without any area left out."""
     ids, has_id = read.integers([record.get("id") for record in records])
+    titles = _titles(records, ids, has_id)
     image_indices = images.ids.rows_of([record.get("image_id") for record in records])
     if images.is_complete:  # else the image is known, but not its id
-        problems.refuse("annotations of an unknown image", ids[image_indices < 0])
+        problems.refuse("annotations of an unknown image", titles[image_indices < 0])
     labels = categories.labels
     if categories.is_complete:
-        problems.refuse("annotations of an unknown category", ids[labels < 0])
+        problems.refuse("annotations of an unknown category", titles[labels < 0])
     is_crowd, is_readable = read.flags([record.get("iscrowd") for record in records])
-    problems.refuse("iscrowd is neither 0 nor 1", ids[~is_readable])
+    problems.refuse("iscrowd is neither 0 nor 1", titles[~is_readable])
 
     sizes_wh = np.concatenate([images.sizes_wh, [[0, 0]]])[image_indices]  # row -1: unknown
     is_placed = (image_indices >= 0) & (labels >= 0)
-    written = _read_boxes(records, sizes_wh, ids, problems)
+    written = _read_boxes(records, sizes_wh, titles, problems)
     areas = read.floats([record.get("area") for record in records])
-    require_xywh_pixels(written, sizes_wh, areas, ids, problems)
-    boxes_xywh, is_kept = _fit_boxes(written, sizes_wh, ids, is_placed, problems)
+    require_xywh_pixels(written, sizes_wh, areas, titles, problems)
+    boxes_xywh, is_kept = _fit_boxes(written, sizes_wh, titles, is_placed, problems)
     is_repeated = is_kept & _is_repeated(written, is_kept, image_indices, labels, is_crowd)
     problems.repair(
-        "annotations written twice (same image, category and box), dropped", ids[is_repeated]
+        "annotations written twice (same image, category and box), dropped", titles[is_repeated]
     )
     is_kept &= ~is_repeated
-    areas = _usable_areas(records, areas, boxes_xywh, ids, is_kept, problems)
-    columns = AnnotationColumns(
-        image_indices, labels, boxes_xywh, areas, is_crowd, _usable_ids(ids, has_id, problems)
-    )
+    areas = _usable_areas(records, areas, boxes_xywh, titles, is_kept, problems)
+    ids = _usable_ids(ids, has_id, titles, problems)
+    columns = AnnotationColumns(image_indices, labels, boxes_xywh, areas, is_crowd, ids)
     return columns.select(is_kept)
 
 
+def _titles(records: Sequence[Record], ids: Integers, has_id: Flags) -> Titles:
+    """Return how each annotation is called in messages, (M,): its id, or else its position."""
+    titles: Titles = ids.astype(object)
+    for row in np.flatnonzero(~has_id).tolist():
+        written = records[row].get("id")
+        titles[row] = written if isinstance(written, str) else f"position {row}"
+    return titles
+
+
 def _read_boxes(
-    records: Sequence[Record], sizes_wh: Integers, ids: Integers, problems: AnnotationProblems
+    records: Sequence[Record], sizes_wh: Integers, titles: Titles, problems: AnnotationProblems
 ) -> Floats:
     """Return ``[x, y, width, height]`` as written or around the segmentation, NaN without any."""
     boxes_xywh, is_absent, is_malformed = read.boxes([record.get("bbox") for record in records])
     for row in np.flatnonzero(is_absent).tolist():
         segmentation = records[row].get("segmentation")
         if segmentation is None or segmentation == []:
-            problems.repair("annotations without bbox and segmentation, dropped", [ids[row]])
+            problems.repair("annotations without bbox and segmentation, dropped", [titles[row]])
             continue
         width, height = sizes_wh[row].tolist()
         box = box_of_segmentation(segmentation, (width, height))
         is_malformed[row] = box is None
         if box is not None:
-            problems.repair("boxes taken from the segmentation", [ids[row]])
+            problems.repair("boxes taken from the segmentation", [titles[row]])
             boxes_xywh[row] = box
-    problems.refuse("malformed bbox or segmentation", ids[is_malformed])
+    problems.refuse("malformed bbox or segmentation", titles[is_malformed])
     return boxes_xywh
 
 
 def _fit_boxes(
     boxes_xywh: Floats,
     sizes_wh: Integers,
-    ids: Integers,
+    titles: Titles,
     is_placed: Flags,
     problems: AnnotationProblems,
 ) -> tuple[Floats, Flags]:
@@ -115,7 +124,7 @@ def _fit_boxes(
     Args:
         boxes_xywh: (M, 4), NaN where the record has no box.
         sizes_wh: (M, 2) of the image of each box.
-        ids: (M,) annotation ids.
+        titles: (M,) of the annotations.
         is_placed: (M,) image and category are known.
         problems: gets what was clipped and dropped.
 
@@ -137,11 +146,11 @@ def _fit_boxes(
     is_clipped = is_kept & (overhang > 0)
 
     has_nan = ~is_finite & ~np.isnan(boxes_xywh).all(axis=1)
-    problems.repair("boxes with NaN or infinity, dropped", ids[has_nan])
-    problems.repair("boxes of zero or negative size, dropped", ids[is_empty])
-    problems.repair("boxes outside their image, dropped", ids[is_outside])
+    problems.repair("boxes with NaN or infinity, dropped", titles[has_nan])
+    problems.repair("boxes of zero or negative size, dropped", titles[is_empty])
+    problems.repair("boxes outside their image, dropped", titles[is_outside])
     problems.repair(
-        "boxes partly outside their image, clipped", ids[is_kept & (overhang > _ROUNDING_PIXELS)]
+        "boxes partly outside their image, clipped", titles[is_kept & (overhang > _ROUNDING_PIXELS)]
     )
     fitted = np.concatenate([clipped[:, :2], clipped[:, 2:] - clipped[:, :2]], axis=1)
     fitted = np.where(is_clipped[:, None], fitted, boxes_xywh)
@@ -182,7 +191,7 @@ def _usable_areas(
     records: Sequence[Record],
     areas: Floats,
     boxes_xywh: Floats,
-    ids: Integers,
+    titles: Titles,
     is_kept: Flags,
     problems: AnnotationProblems,
 ) -> Floats:
@@ -191,11 +200,15 @@ def _usable_areas(
     is_unusable = ~is_usable & is_kept
     if is_unusable.any():
         is_given = np.array([record.get("area") is not None for record in records], dtype=np.bool_)
-        problems.repair("areas that are no positive number, replaced", ids[is_unusable & is_given])
+        problems.repair(
+            "areas that are no positive number, replaced", titles[is_unusable & is_given]
+        )
     return np.where(is_usable, areas, boxes_xywh[:, 2] * boxes_xywh[:, 3])
 
 
-def _usable_ids(ids: Integers, has_id: Flags, problems: AnnotationProblems) -> Integers:
+def _usable_ids(
+    ids: Integers, has_id: Flags, titles: Titles, problems: AnnotationProblems
+) -> Integers:
     """Renumber unless every annotation has its own id from 1 on.
 
     pycocotools keeps the id of the ground truth that a detection matched and takes 0 for "none".
@@ -205,5 +218,5 @@ def _usable_ids(ids: Integers, has_id: Flags, problems: AnnotationProblems) -> I
     is_unusable |= ~np.isin(np.arange(len(ids)), first)
     if not is_unusable.any():
         return ids
-    problems.repair("annotation ids missing, repeated or below 1, renumbered", ids[is_unusable])
+    problems.repair("annotation ids missing, repeated or below 1, renumbered", titles[is_unusable])
     return np.arange(1, len(ids) + 1)

@@ -1,6 +1,7 @@
 """The images of a COCO file: ids, file names below the images folder, sizes."""
 
 import re
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
@@ -14,10 +15,13 @@ from dyhead_det.data.images import image_size
 from dyhead_det.data.problems import AnnotationProblems
 from dyhead_det.data.records import Flags, Integers, Record
 from dyhead_det.errors import DatasetError
-from dyhead_det.escaping import printable
 
 # Empty, absolute, with a drive, a folder, with a part "..", or nothing that a file can be called.
 _NO_FILE_BELOW = re.compile(r"^$|^/|^[A-Za-z]:|/$|(^|/)\.\.(/|$)|\0")
+# Strangers' values for messages: neither deep nor long.
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = 100
+
 _LONGEST_PATH = 4096  # bytes; no system opens a longer one
 
 # Pixels. No picture is wider; a box at the far end of it still has a place in float32.
@@ -79,7 +83,7 @@ def _file_names(
         if name is None:
             problems.refuse(
                 "images whose file_name is no path inside the images folder",
-                [f"image id {ids[row]}: {printable(repr(written), max_length=100)}"],
+                [f"image id {ids[row]}: {_SHORT.repr(written)}"],
             )
         names.append(folder.spelled_as_on_disk(name) if name else "")
     return names

@@ -243,3 +243,21 @@ def test_an_annotation_file_that_is_no_file_is_not_waited_for(tmp_path):
     for path in (tmp_path / "pipe.json", tmp_path, "/dev/zero"):
         with pytest.raises(DatasetError, match=r"cannot be read: Is a .*data\.train\.annotations"):
             load_coco(tmp_path / path, tmp_path, split="train")
+
+
+def test_annotations_without_a_number_are_called_by_their_text_or_position(load):
+    content = document()
+    for record, written in zip(content["annotations"], ["u-1", None, 7, ["x"]], strict=True):
+        record.update(id=written, image_id=99)
+    with pytest.raises(DatasetError, match=r"unknown image: 4 \(u-1, position 1, 7, position 3\)"):
+        load(content)
+
+
+@pytest.mark.parametrize("depth", [50, 900, 985])
+def test_a_deep_value_is_cut_in_an_error(tmp_path, depth):
+    deep = "[" * depth + "]" * depth
+    text = json.dumps(document()).replace('"one.png"', deep)
+    (tmp_path / "deep.json").write_text(text)
+    with pytest.raises(DatasetError) as caught:
+        load_coco(tmp_path / "deep.json", tmp_path, split="train")
+    assert len(str(caught.value)) < 1000

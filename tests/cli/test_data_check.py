@@ -1,0 +1,37 @@
+"""`data check` prints what it finds and ends with the exit code of the README."""
+
+import pytest
+from typer.testing import CliRunner
+
+from dyhead_det.cli.data import app
+from dyhead_det.errors import DatasetError
+
+from conftest import draw_tiny_dataset
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return draw_tiny_dataset(tmp_path / "tiny")
+
+
+def run(folder, *options):
+    arguments = ["check", str(folder / "train.json"), "--images", str(folder / "images"), *options]
+    return CliRunner().invoke(app, arguments)
+
+
+def test_a_usable_data_set_is_listed_and_code_0(folder):
+    result = run(folder)
+    assert result.exit_code == 0
+    assert "note: classes without an object: 1 (circle)" in result.stdout
+    assert "4 images (4 opened)" in result.stdout
+
+
+def test_a_damaged_image_is_an_error_of_the_data_unless_images_stay_closed(folder):
+    (folder / "images" / "2.png").write_bytes(b"")
+    result = run(folder)
+    assert isinstance(result.exception, DatasetError)
+    assert result.exception.exit_code == 3
+    assert "error: images that cannot be read: 1 (2.png" in result.stdout
+    unopened = run(folder, "--no-images")
+    assert unopened.exit_code == 0
+    assert "4 images (0 opened)" in unopened.stdout
