@@ -1,7 +1,8 @@
-"""What each part of DyHead gives and costs: one table over a grid of variants of one run.
+r"""What each part of DyHead gives and costs: one table over a grid of variants of one run.
 
-    python scripts/ablate.py configs/own_data.yaml --set data.root=mydata --steps 500
-    python scripts/ablate.py configs/own_data.yaml --set data.root=mydata --only plain all stacked
+    python scripts/ablate.py configs/own_data.yaml --set data.root=mydata \
+        --set model.dyhead='{num_blocks: 2}' --steps 500
+    python scripts/ablate.py configs/demo.yaml --only plain all stacked
 
 Every row is one run of `dyhead-det train`, a folder of its own, evaluated once at its end. The same
 command goes on where it was stopped and skips what is finished; a row that fails is reported and
@@ -122,7 +123,10 @@ def build_ablation(options: argparse.Namespace) -> Ablation:
     overrides = (*options.overrides, *length)
     base = load_config(options.config, overrides)
     if base.model.dyhead is None or base.data.val is None:
-        raise ConfigError(f"{options.config}: an ablation needs `model.dyhead` and `data.val`")
+        raise ConfigError(
+            f"{options.config}: an ablation needs `model.dyhead` and `data.val`; give what is "
+            "missing, for instance --set model.dyhead='{num_blocks: 2}'"
+        )
     configs, failures = {}, {}
     for variant in GRID:
         try:

@@ -3,7 +3,7 @@ r"""From how many steps, and from how much time, does a head pay? Detectors x he
     python scripts/learning_curves.py configs/own_data.yaml --set data.root=mydata
     python scripts/learning_curves.py configs/own_data.yaml --set data.root=mydata \
         --detectors atss fasterrcnn --steps 250 500 1000 --seeds 0 1 2 \
-        --head plain model.dyhead=null --head dyhead --head slower optim.offset_lr_factor=0.1
+        --head plain model.dyhead=null --head blocks-2 model.dyhead='{num_blocks: 2}'
 
 The first head is what the others are compared with. Runs with the same seed see the same images in
 the same order. ATSS without DyHead gets four tower convolutions, if a head says nothing else. A
@@ -41,7 +41,7 @@ NUM_RESAMPLES = 1000
 HELD_OUT = 0.2
 
 WITHOUT_DYHEAD = ("model.dyhead=null",)
-DEFAULT_HEADS = [["plain", *WITHOUT_DYHEAD], ["dyhead"]]
+WITH_DYHEAD = ("model.dyhead={num_blocks: 2}",)
 DETECTORS = ("fasterrcnn", "retinanet", "fcos", "atss")
 
 
@@ -84,7 +84,7 @@ def main() -> int:
 def parse_options() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("config", type=Path, help="the base: a YAML file with a DyHead")
+    parser.add_argument("config", type=Path, help="the base: a YAML file")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     parser.add_argument("--detectors", nargs="+", choices=DETECTORS, help="[default: the base's]")
     parser.add_argument(
@@ -111,7 +111,7 @@ def build_grid(options: argparse.Namespace) -> Grid:
     base = load_config(options.config, tuple(options.overrides))
     out = options.out / ("report" if options.report else "choice")
     parts = () if options.report else hold_out(base, out)
-    heads = {name: tuple(settings) for name, *settings in options.head or DEFAULT_HEADS}
+    heads = {name: tuple(settings) for name, *settings in options.head or default_heads(base)}
     points, runs = {}, {}
     for seed, steps, detector, head in product(
         options.seeds, options.steps, options.detectors or [base.model.detector.name], heads
@@ -135,6 +135,12 @@ def build_grid(options: argparse.Namespace) -> Grid:
         points[Point(detector, head, steps, seed)] = name
         ground_truth = Path(config.data.root) / config.data.val.annotations
     return Grid(base, tuple(heads), points, runs, ground_truth, out, choose_device(options.device))
+
+
+def default_heads(base: RunConfig) -> list[list[str]]:
+    """Compare DyHead, the base's or two blocks, with none."""
+    settings = WITH_DYHEAD if base.model.dyhead is None else ()
+    return [["plain", *WITHOUT_DYHEAD], ["dyhead", *settings]]
 
 
 def head_settings(detector: str, settings: tuple[str, ...]) -> tuple[str, ...]:

@@ -74,11 +74,8 @@ def script(tiny_dataset, tmp_path, monkeypatch):
     import learning_curves
 
     base = tmp_path / "base.yaml"
-    base.write_text(
-        to_yaml(
-            make_config(tiny_dataset, train={"log_every_steps": 1}, schedule={"warmup_steps": 0})
-        )
-    )
+    config = make_config(tiny_dataset, train={"log_every_steps": 1}, schedule={"warmup_steps": 0})
+    base.write_text(to_yaml(config))
 
     def run(*arguments):
         where = ["--out", str(tmp_path / "out"), "--device", "cpu"]
@@ -137,3 +134,11 @@ def test_a_report_trains_on_all_images_and_other_detectors_keep_the_anchors(tiny
     assert plain.model.detector.num_tower_convs == 4
     assert seen["atss-dyhead-2-seed5"].model.detector.num_tower_convs == 0
     assert seen["retinanet-dyhead-1-seed5"].model.detector.anchor_sizes[0] == (8, 10.08, 12.7)
+
+
+def test_a_base_without_dyhead_is_compared_with_two_blocks(tiny_dataset):
+    import learning_curves
+
+    heads = learning_curves.default_heads(make_config(tiny_dataset, model={"dyhead": None}))
+    assert heads == [["plain", "model.dyhead=null"], ["dyhead", "model.dyhead={num_blocks: 2}"]]
+    assert learning_curves.default_heads(make_config(tiny_dataset))[1] == ["dyhead"]
