@@ -107,15 +107,16 @@ def crowding_notes(
     crowded = {key: n for key, n in of_image_and_class.items() if n > max_detections}
     if crowded:
         notes.append(
-            f"{len({image_id for image_id, _ in crowded})} images hold more than {max_detections} "
-            f"objects of a class (up to {max(crowded.values())}), but AP counts the best "
-            f"{max_detections} detections of an image and class: raise eval.max_detections"
+            f"images that hold more than {max_detections} objects of a class: "
+            f"{len({image_id for image_id, _ in crowded})}, with up to {max(crowded.values())}; AP "
+            f"counts the best {max_detections} detections of an image and class: raise "
+            "eval.max_detections"
         )
     if detections_per_image is not None:
         full = [n for n in of_image.values() if n > detections_per_image]
         if full:
             notes.append(
-                f"{len(full)} images hold more objects (up to {max(full)}) than the detector "
-                f"returns at most: raise its detections_per_img, which is {detections_per_image}"
+                f"images that hold more objects than the detector returns: {len(full)}, with up to "
+                f"{max(full)}; raise its detections_per_img, which is {detections_per_image}"
             )
     return notes

@@ -44,7 +44,7 @@ def test_more_than_a_hundred_objects_are_noted_and_counted_on_request(backend):
     found = all_found(truth)
     standard = evaluate_detections(truth, found, CATS, backend=backend)
     assert standard.ap == pytest.approx(67 / 101)
-    assert "1 images hold more than 100 objects of a class (up to 150)" in standard.notes[0]
+    assert "more than 100 objects of a class: 1, with up to 150" in standard.notes[0]
     assert "eval.max_detections" in standard.notes[0]
     raised = evaluate_detections(truth, found, CATS, backend=backend, max_detections=150)
     assert raised.ap == pytest.approx(1)
