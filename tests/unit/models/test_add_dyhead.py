@@ -1,6 +1,7 @@
 """DyHead in torchvision's own detectors: by `DyHeadBackbone`, and by `add_dyhead`."""
 
 import doctest
+from importlib import import_module
 
 import pytest
 import torch
@@ -20,7 +21,6 @@ from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
 from dyhead_det import DyHead, DyHeadBackbone, add_dyhead
-from dyhead_det.models import add_dyhead as module
 
 IMAGE = torch.linspace(0, 1, 3 * 64 * 96).view(3, 64, 96)
 SIZES = {"min_size": 64, "max_size": 96}
@@ -144,6 +144,8 @@ def test_a_backbone_tells_what_is_missing():
         backbone(torch.rand(1, 3, 8, 8))
 
 
-def test_the_example_of_the_documentation_runs():
-    assert doctest.testmod(module).attempted > 0
-    assert doctest.testmod(module).failed == 0
+@pytest.mark.parametrize("module", ["add_dyhead", "backbones.pyramid"])
+def test_the_examples_of_the_docstrings_run(module):
+    failed, attempted = doctest.testmod(import_module(f"dyhead_det.models.{module}"))
+    assert failed == 0
+    assert attempted > 0

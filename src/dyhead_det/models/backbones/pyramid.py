@@ -64,11 +64,24 @@ P3_TO_P7 = Levels(("c3", "c4", "c5"), ("p3", "p4", "p5", "p6", "p7"), "convs")
 class DyHeadBackbone(nn.Module):
     """Images -> body -> FPN -> DyHead (if any) -> pyramid: a backbone for torchvision's detectors.
 
-    ``FasterRCNN(DyHeadBackbone(body, fpn, DyHead(256)), num_classes=91)`` is a detector with
-    DyHead. Names of weights are those of torchvision's ``BackboneWithFPN``: ``body.``, ``fpn.``.
+    Names of weights are those of torchvision's ``BackboneWithFPN``: ``body.`` and ``fpn.``.
 
     Attributes:
         out_channels: Channels of every map, as torchvision's detectors ask for.
+
+    Example:
+        >>> from torchvision.models import resnet18
+        >>> from torchvision.models.detection import FasterRCNN
+        >>> from torchvision.models.feature_extraction import create_feature_extractor
+        >>> from torchvision.ops import FeaturePyramidNetwork
+        >>> from dyhead_det import DyHead, DyHeadBackbone
+        >>> stages = {"layer1": "0", "layer2": "1", "layer3": "2", "layer4": "3"}
+        >>> body = create_feature_extractor(resnet18(), stages)
+        >>> fpn = FeaturePyramidNetwork([64, 128, 256, 512], 256, LastLevelMaxPool())
+        >>> backbone = DyHeadBackbone(body, fpn, DyHead(256, num_blocks=2))
+        >>> detector = FasterRCNN(backbone, num_classes=3).eval()
+        >>> sorted(detector([torch.rand(3, 200, 300)])[0])
+        ['boxes', 'labels', 'scores']
     """
 
     def __init__(
