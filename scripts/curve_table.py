@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 from numpy.typing import NDArray
 
 from dyhead_det.evaluation.bootstrap import interval
@@ -226,6 +227,8 @@ def draw(path: Path, curves: Curves) -> None:
         over_steps.legend(frameon=False, fontsize=8)
     for axes in grid.flat:
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(LogFormatter(labelOnlyBase=False))
+        axes.xaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     with written_whole(path) as unfinished:
