@@ -231,14 +231,15 @@ def test_a_broken_image_is_an_error_that_names_it_or_is_skipped(tiny_dataset, tm
     assert run(skipping, tmp_path / "skipping").num_steps == 6
 
 
-def test_categories_of_the_validation_data_must_match(tiny_dataset, tmp_path):
+def test_validation_data_without_any_class_of_the_training_data_are_refused(tiny_dataset, tmp_path):
     document = json.loads((tiny_dataset / "train.json").read_text())
-    document["categories"][1]["name"] = "ring"
+    for category, name in zip(document["categories"], ("cube", "ring"), strict=True):
+        category["name"] = name
     (tiny_dataset / "val.json").write_text(json.dumps(document))
     config = make_config(
         tiny_dataset, data={"val": {"annotations": "val.json", "images": "images"}}
     )
-    with pytest.raises(DatasetError, match=r"circle.*ring"):
+    with pytest.raises(DatasetError, match=r"val.json has none .*cube, ring.*square, circle"):
         run(config, tmp_path / "run")
 
 
