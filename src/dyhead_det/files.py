@@ -17,7 +17,7 @@ from dyhead_det.errors import ConfigError
 _UNFINISHED = ".unfinished"
 # Characters of a name, since most file systems bound it by 255 bytes.
 _SHOWN_NAME, _SHOWN_HOST = 30, 20
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def open_file(path: Path) -> BinaryIO:
@@ -148,7 +148,7 @@ def require_writable(folder: Path, *names: str, option: str = "--out") -> None:
             trial.unlink(missing_ok=True)
         remove_abandoned(folder)
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in DISK_FULL:
             raise OSError(error.errno, error.strerror, str(folder)) from error
         raise not_writable(folder, error, option=option) from error
 

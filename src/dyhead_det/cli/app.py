@@ -13,10 +13,11 @@ from dyhead_det.cli import config, data, run, tools, weights
 from dyhead_det.cli.streams import flush_streams, prepare_streams, write_message
 from dyhead_det.errors import DyHeadDetError, OutOfMemoryError, OutputError
 from dyhead_det.escaping import printable, printable_lines
+from dyhead_det.files import DISK_FULL
 
 # Whatever is wrong with a command line; typer does not export the name.
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+_DISK_ERRORS = (*DISK_FULL, errno.EROFS, errno.EIO)
 
 app = typer.Typer(
     name="dyhead-det",

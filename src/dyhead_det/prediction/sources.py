@@ -82,7 +82,7 @@ def find_images(sources: Sequence[str | Path], *, except_in: Path) -> list[Image
         )
     if left_out:
         kinds = listed(suffix or "none" for suffix, _ in left_out.most_common())
-        logger.info("left out: %d files whose endings are no image's: %s", left_out.total(), kinds)
+        logger.info("left out as no images by their endings: %d (%s)", left_out.total(), kinds)
     return list(images.values())
 
 

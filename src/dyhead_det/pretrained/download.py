@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from dyhead_det.checkpoints.recognize import beginning_looks_like
 from dyhead_det.errors import CheckpointError
+from dyhead_det.files import DISK_FULL, require_writable
 
 logger = logging.getLogger(__name__)
 
@@ -39,16 +40,20 @@ def download(url: str, folder: Path, *, sha256_prefix: str | None) -> Path:
 
     Raises:
         CheckpointError: If it cannot be fetched, or is another file than it should be.
+        ConfigError: If nothing can be written to the folder.
+        OSError: If the disk is full; the part that fits stays there.
     """
     path = folder / url.rpartition("/")[2]
     if path.exists():
         _check_hash(path, sha256_prefix, url=url)
         return path
-    folder.mkdir(parents=True, exist_ok=True)
+    require_writable(folder, option="--folder")
     part = path.with_name(f"{path.name}.part")
     try:
         _fetch(url, part)
     except (URLError, OSError, http.client.HTTPException) as error:
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            raise OSError(error.errno, error.strerror, str(part)) from error
         raise CheckpointError(
             f"cannot download {url}: {error}; run the command again to go on where it broke off, "
             f"or fetch the file elsewhere and put it at {path}"

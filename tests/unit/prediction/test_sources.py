@@ -98,7 +98,7 @@ def test_what_is_left_out_of_a_folder_is_counted_in_one_line(photos, tmp_path, c
     with caplog.at_level("INFO"):
         find_images([photos], except_in=tmp_path / "out")
     (record,) = caplog.records
-    assert record.getMessage() == "left out: 3 files whose endings are no image's: .txt, none"
+    assert record.getMessage() == "left out as no images by their endings: 3 (.txt, none)"
 
 
 @pytest.fixture

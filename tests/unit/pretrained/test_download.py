@@ -1,5 +1,6 @@
 """Downloads from a server on this machine: resumed, checked, whole or not there."""
 
+import errno
 import functools
 import hashlib
 import http.server
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 from dyhead_det.cli.weights import app
 from dyhead_det.errors import CheckpointError, ConfigError
 from dyhead_det.pretrained import catalogue as published
+from dyhead_det.pretrained import download as download_module
 from dyhead_det.pretrained.catalogue import (
     PUBLISHED_MODELS,
     PublishedModel,
@@ -148,6 +150,21 @@ def test_the_command_puts_a_file_where_torch_hub_looks_and_says_what_to_do(
 def test_an_absent_file_is_one_error(server, tmp_path):
     with pytest.raises(CheckpointError, match=r"404.*or fetch the file elsewhere"):
         download(server.url.replace("weights", "other"), tmp_path, sha256_prefix=None)
+
+
+def test_a_place_that_takes_no_file_is_refused_before_anything_is_fetched(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"file: cannot be written .*; give another .*--folder"):
+        download("http://nowhere.invalid/a.pth", tmp_path / "file", sha256_prefix=None)
+
+
+def test_a_full_disk_is_no_failed_connection(tmp_path, monkeypatch):
+    def fail(url, part):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(download_module, "_fetch", fail)
+    with pytest.raises(OSError, match=r"No space left.*a\.pth\.part"):
+        download("http://nowhere.invalid/a.pth", tmp_path, sha256_prefix=None)
 
 
 def test_the_table_shows_every_model():
