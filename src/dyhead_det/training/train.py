@@ -72,7 +72,7 @@ class TrainResult:
         reached = "no validation data, no AP"
         if self.best:
             ap, ap50 = self.best["AP"] or 0.0, self.best["AP50"] or 0.0
-            reached = f"AP {ap:.3f}, AP50 {ap50:.3f} at step {self.best['step']}"
+            reached = f"AP {ap:.3f}, AP50 {ap50:.3f} at step {int(self.best['step'] or 0)}"
         line = f"{done}: {self.num_steps} steps; {reached} -> {self.checkpoint}"
         return f"{line}\n\n{self.details}" if self.details else line
 
