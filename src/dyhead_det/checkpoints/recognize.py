@@ -4,32 +4,22 @@ from collections.abc import Mapping
 
 from dyhead_det.escaping import listed
 
-# What the beginnings of a file's names say, the most particular first.
+# What the beginning of any name in a file says, the most particular first.
 _SIGNS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("a DyHead model in detectron2's format", ("backbone.dyhead_tower.",)),
     ("a DyHead model of mmdetection", ("neck.1.dyhead_blocks.",)),
     ("a GLIP model or another of maskrcnn-benchmark", ("rpn.head.dyhead_tower.",)),
-    ("a torchvision Keypoint R-CNN", ("roi_heads.keypoint_head.", "backbone.fpn.inner_blocks.")),
-    ("a torchvision Mask R-CNN", ("roi_heads.mask_predictor.", "backbone.fpn.inner_blocks.")),
-    ("a torchvision Faster R-CNN", ("roi_heads.box_head.fc6.", "backbone.fpn.inner_blocks.")),
-    ("a torchvision FCOS", ("head.regression_head.bbox_ctrness.", "backbone.fpn.")),
-    ("a torchvision RetinaNet", ("head.classification_head.cls_logits.", "backbone.fpn.")),
-    ("an mmdetection ATSS without DyHead", ("bbox_head.atss_cls.",)),
-    ("an mmdetection RetinaNet without DyHead", ("bbox_head.retina_cls.",)),
-    ("an mmdetection two-stage detector without DyHead", ("rpn_head.rpn_cls.",)),
-    ("an mmdetection detector without DyHead", ("bbox_head.",)),
-    ("a detectron2 Mask R-CNN without DyHead", ("roi_heads.mask_head.", "backbone.bottom_up.")),
-    ("a detectron2 Faster R-CNN without DyHead", ("roi_heads.box_head.", "backbone.bottom_up.")),
-    ("a detectron2 RetinaNet without DyHead", ("head.cls_subnet.", "backbone.bottom_up.")),
-    ("a detectron2 detector without DyHead", ("backbone.bottom_up.",)),
-    ("a model of DyHead's authors without its DyHead", ("backbone.backbone.bottom_up.",)),
-    ("a ResNet backbone of detectron2 alone", ("stem.conv1.", "res2.0.")),
-    ("a torchvision ResNet classifier", ("layer1.0.conv1.", "fc.")),
-    ("a torchvision classifier", ("features.", "classifier.")),
-    ("a torchvision Swin classifier", ("features.", "head.", "norm.")),
-    ("a Swin classifier", ("patch_embed.", "layers.0.blocks.", "head.")),
-    ("a DETR", ("transformer.encoder.", "class_embed.")),
+    ("a detector of torchvision", ("backbone.fpn.",)),
+    ("a detector of mmdetection without DyHead", ("bbox_head.", "rpn_head.")),
+    (
+        "a detector of detectron2 without DyHead",
+        ("backbone.bottom_up.", "backbone.backbone.bottom_up."),
+    ),
     ("a YOLO of ultralytics", ("model.0.conv.",)),
+    (
+        "a classifier, or a backbone alone",
+        ("layer1.0.", "features.", "res2.0.", "patch_embed.", "layers.0.blocks."),
+    ),
 )
 
 # What files begin with that are taken for weights: downloads that failed, other programs' formats.
@@ -57,7 +47,7 @@ def looks_like(content: object, names: Mapping[str, object]) -> str:
         if {"state", "param_groups"} <= set(content):
             return "the state of an optimizer"
     for phrase, signs in _SIGNS:
-        if all(any(name.startswith(sign) for name in names) for sign in signs):
+        if any(name.startswith(signs) for name in names):
             return phrase
     if names:
         return f"something else: {len(names)} tensors, {listed(names, max_named=3)}"

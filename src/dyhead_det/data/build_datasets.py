@@ -18,7 +18,7 @@ from dyhead_det.data.coco import CocoDataset, load_coco, require_images
 from dyhead_det.data.samplers import Counts
 from dyhead_det.data.statistics import count
 from dyhead_det.errors import ConfigError, DatasetError
-from dyhead_det.escaping import listed
+from dyhead_det.escaping import listed, printable
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +134,11 @@ def load_evaluation_data(
 
 
 def _load(root: Path, part: SplitConfig, *, split: str, config: DataConfig) -> CocoDataset:
-    root = root.expanduser()
+    try:
+        root = root.expanduser()
+    except RuntimeError as error:  # the home of nobody
+        msg = f"{printable(root)}: {error}; give data.root another folder"
+        raise DatasetError(msg) from error
     dataset = load_coco(root / part.annotations, root / part.images, split=split)
     if config.broken_images == "error":
         require_images(dataset)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from dyhead_det.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from dyhead_det.checkpoints.consistency import require_consistent
 from dyhead_det.config.file import load_config
 from dyhead_det.config.schema import ModelConfig, RunConfig
 from dyhead_det.data.build_datasets import load_training_data
@@ -45,6 +46,7 @@ def describe(
             msg = "--set changes a YAML file; a checkpoint is what it is"
             raise ConfigError(msg)
         checkpoint = load_checkpoint(source)
+        require_consistent(checkpoint, source=str(source))
         config, names = checkpoint.config, checkpoint.categories.names
         lines = _describe_checkpoint(source, checkpoint)
     size_hw = (height or config.model.input.short_edge, width or config.model.input.long_edge)

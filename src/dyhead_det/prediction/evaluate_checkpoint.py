@@ -1,5 +1,6 @@
 """`eval`: a checkpoint and a data set in, the COCO numbers and the detections out."""
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
@@ -88,7 +89,13 @@ def evaluate_checkpoint(
     with local_main_first():
         checkpoint = load_checkpoint(path)
         config = checkpoint.config
-        reading = config.data
+        # A stranger's file may ask for more processes than this machine can bear.
+        reading = config.data.model_copy(
+            update={
+                "num_workers": min(config.data.num_workers, os.cpu_count() or 1),
+                "prefetch_factor": min(config.data.prefetch_factor, 2),
+            }
+        )
         if broken_images is not None:
             reading = reading.model_copy(update={"broken_images": broken_images})
         dataset = load_evaluation_data(

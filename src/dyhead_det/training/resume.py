@@ -3,9 +3,11 @@
 import logging
 
 from dyhead_det.checkpoints.checkpoint import Checkpoint
+from dyhead_det.checkpoints.state_dicts import load_exactly
 from dyhead_det.config.schema import RunConfig, changed_keys, to_plain
 from dyhead_det.distributed.world import get_world_size
 from dyhead_det.errors import CheckpointError, ConfigError
+from dyhead_det.escaping import printable
 from dyhead_det.reporting.metrics_file import drop_rows_after
 from dyhead_det.training.optim import learning_rate_factor
 from dyhead_det.training.run import Run, RunParts
@@ -88,12 +90,17 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
     _require_same_configuration(parts, checkpoint.config)
     _require_same_data(parts, state.data)
     _require_steps_left(parts, state.progress.step)
-    parts.evaluated_detector.load_state_dict(checkpoint.model)
+    load_exactly(parts.evaluated_detector, checkpoint.model, source=str(path))
     if parts.ema is not None and state.ema is not None:
-        parts.detector.load_state_dict(state.ema.trained_model)
+        load_exactly(parts.detector, state.ema.trained_model, source=f"{path}: without EMA")
         parts.ema.n_averaged.fill_(state.ema.num_averaged)
-    parts.optimizer.load_state_dict(state.optimizer)
-    parts.scaler.load_state_dict(state.scaler)
+    try:
+        parts.optimizer.load_state_dict(state.optimizer)
+        parts.scaler.load_state_dict(state.scaler)
+    except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+        reason = printable(error, max_length=200)
+        msg = f"{path}: the state of its optimizer is another run's ({reason})"
+        raise CheckpointError(msg) from error
     run.progress = state.progress
     run.mark_saved()
     drop_rows_after(

@@ -3,16 +3,8 @@
 import pytest
 import torch
 from torch import nn
-from torchvision.models import resnet50, swin_t
-from torchvision.models.detection import (
-    fasterrcnn_resnet50_fpn,
-    fcos_resnet50_fpn,
-    keypointrcnn_resnet50_fpn,
-    retinanet_resnet50_fpn,
-)
 
 from dyhead_det.checkpoints.key_mapping import KeyMapping, Rule, UnmappedKey, matches, translate
-from dyhead_det.checkpoints.recognize import looks_like
 from dyhead_det.errors import CheckpointError
 from dyhead_det.pretrained.importing import import_weights
 
@@ -90,46 +82,6 @@ def test_all_misfits_are_told_at_once():
 def test_a_star_is_a_number_and_a_percent_sign_one_word(pattern, name, groups):
     match = matches(pattern, name)
     assert groups == (match and match.groups())
-
-
-def torchvision_names(build):
-    with torch.device("meta"):
-        return build(weights=None, weights_backbone=None).state_dict()
-
-
-@pytest.mark.parametrize(
-    ("names", "phrase"),
-    [
-        (lambda: torchvision_names(fasterrcnn_resnet50_fpn), "a torchvision Faster R-CNN"),
-        (lambda: torchvision_names(retinanet_resnet50_fpn), "a torchvision RetinaNet"),
-        (lambda: torchvision_names(fcos_resnet50_fpn), "a torchvision FCOS"),
-        (lambda: torchvision_names(keypointrcnn_resnet50_fpn), "a torchvision Keypoint R-CNN"),
-        (lambda: swin_t().state_dict(), "a torchvision Swin classifier"),
-        (
-            lambda: dict.fromkeys(["backbone.backbone.bottom_up.stem.conv1.weight"]),
-            "a model of DyHead's authors without its DyHead",
-        ),
-        (lambda: resnet50().state_dict(), "a torchvision ResNet classifier"),
-        (
-            lambda: dict.fromkeys(["backbone.conv1.weight", "bbox_head.retina_cls.weight"]),
-            "an mmdetection RetinaNet without DyHead",
-        ),
-        (
-            lambda: dict.fromkeys(
-                ["backbone.bottom_up.res2.0.conv1.weight", "head.cls_subnet.0.b"]
-            ),
-            "a detectron2 RetinaNet without DyHead",
-        ),
-        (
-            lambda: dict.fromkeys(["backbone.dyhead_tower.0.offset.bias"]),
-            "a DyHead model in detectron2's format",
-        ),
-        (lambda: dict.fromkeys(["model.0.conv.weight"]), "a YOLO of ultralytics"),
-        (lambda: dict.fromkeys(["a", "b"]), "something else: 2 tensors, a, b ..."),
-    ],
-)
-def test_files_of_other_kinds_are_called_by_name(names, phrase):
-    assert looks_like({}, names()) == phrase
 
 
 def test_a_wrong_file_is_one_clear_error(tmp_path):
