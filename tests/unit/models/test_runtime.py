@@ -144,7 +144,7 @@ def test_training_predicting_and_loading_leave_the_callers_switches(
 ):
     # The value of the configuration is not the caller's in any of the three.
     config = make_config(
-        tiny_dataset, train={"steps": 1}, runtime={"tf32": True, "cudnn_benchmark": True}
+        tiny_dataset, train={"steps": 3}, runtime={"tf32": True, "cudnn_benchmark": True}
     )
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     before = switches()
