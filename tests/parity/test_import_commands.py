@@ -68,6 +68,7 @@ def test_every_command_takes_an_imported_checkpoint(tiny_dataset, tmp_path, monk
     sections["model"]["input"] |= {"short_edge": 64, "long_edge": 64}
     sections["model"]["weights"] = "coco.pt"
     sections["train"] |= {"steps": 1, "batch_size": 2}
+    sections["schedule"]["warmup_steps"] = 0
     (tmp_path / "mine.yaml").write_text(to_yaml(parse_config(sections)))
     told = run("train", "mine.yaml", "--out", "run", "--device", "cpu")
     assert "classes taken by name: Stop Sign; classes that start anew: platelet" in told
