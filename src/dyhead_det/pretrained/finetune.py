@@ -91,12 +91,15 @@ class StartReport:
         lines = [
             "  ".join([row[0].ljust(width), *(cell.rjust(10) for cell in row[1:])]) for row in rows
         ]
-        for names, what in (
-            (self.matched_classes, "classes taken by name"),
-            (self.fresh_classes, "classes that start anew"),
-        ):
-            if names:
-                lines.append(f"{what}: {listed(names)}")
+        classes = [
+            f"{what}: {listed(names)}"
+            for names, what in (
+                (self.matched_classes, "classes taken by name"),
+                (self.fresh_classes, "classes that start anew"),
+            )
+            if names
+        ]
+        lines.append("; ".join(classes))
         return "\n".join(lines)
 
 
