@@ -175,7 +175,8 @@ def build_run(
     num_samples = samples_per_epoch(len(train_data), image_counts(config.data.sampling, train_data))
     steps_per_epoch = math.ceil(num_samples / config.train.batch_size)
     num_steps = config.train.steps or (config.train.epochs or 0) * steps_per_epoch
-    require_honorable(config, num_steps=num_steps, steps_per_epoch=steps_per_epoch)
+    if is_new:  # one that goes on was looked at when it was new
+        require_honorable(config, num_steps=num_steps, steps_per_epoch=steps_per_epoch)
     detector = _build_start(config, train_data, device, is_new=is_new)
     optimizer = build_optimizer(
         config.optim,
