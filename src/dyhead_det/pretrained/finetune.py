@@ -135,7 +135,8 @@ def start_from(
         fresh=tuple(name for name in _plain_names(own, own) if name not in used),
         unused=tuple(name for name in _plain_names(source.tensors, own) if name not in used),
     )
-    logger.info("%s:\n%s", path, report)
+    for line in (f"{path}:", *str(report).splitlines()):
+        logger.info("%s", line)
     if not any(name.startswith(_BACKBONE) for name in used):
         logger.warning(
             "%s: nothing in it fits the backbone, which starts from random weights", path
