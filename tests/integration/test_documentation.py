@@ -1,8 +1,11 @@
 """What README and documentation show runs: every example in Python, every command's options."""
 
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +26,7 @@ from conftest import draw_tiny_dataset, make_config
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+NOTEBOOKS = sorted((ROOT / "docs").glob("*.ipynb"))
 NOT_RUN = "<!-- not run: "  # in the line above a block, with the reason
 
 
@@ -102,8 +106,33 @@ def test_configurations_that_pages_name_are_shipped():
             assert name in shipped, f"{page.name} names {name}"
 
 
+RUN_NOTEBOOK = """
+import sys, nbformat
+from nbclient import NotebookClient
+notebook = nbformat.read(sys.argv[1], as_version=4)
+NotebookClient(notebook, timeout=500, kernel_name="python3").execute()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs_from_the_first_cell_to_the_last(path, tmp_path):
+    pytest.importorskip("nbclient")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "MPLBACKEND": "agg"}
+    result = subprocess.run(
+        [sys.executable, "-c", RUN_NOTEBOOK, str(path)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=550,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+
+
 def test_the_notebook_has_no_leftover_of_a_machine():
-    for path in (ROOT / "docs").glob("*.ipynb"):
+    for path in NOTEBOOKS:
         text = json.dumps(json.loads(path.read_text(encoding="utf-8")))
         assert "/home/" not in text
         assert "/tmp/" not in text
