@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from dyhead_det.contracts import Category, CategoryMap
-from dyhead_det.data.coco import load_coco
+from dyhead_det.data.coco.dataset import load_coco
 from dyhead_det.evaluation.coco_scores import Backend, EvalResult, evaluate_detections
 from dyhead_det.evaluation.ground_truth import CocoResult
 from made_data import BOXES_PER_IMAGE

@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader, Subset
 from torchvision.datasets import CocoDetection, wrap_dataset_for_transforms_v2
 from torchvision.transforms import v2
 
-from dyhead_det.data.coco import CocoDataset, load_coco
+from dyhead_det.data.coco.dataset import CocoDataset, load_coco
 from dyhead_det.data.detection_dataset import DetectionDataset
 from dyhead_det.data.loaders import LoaderOptions, build_train_loader
 from dyhead_det.data.transforms import build_augmentation

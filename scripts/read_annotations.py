@@ -51,7 +51,7 @@ def pycocotools_reader(path: str) -> Read:
 
 def our_reader(path: str) -> Read:
     """Checked and repaired, as columns."""
-    from dyhead_det.data.coco import load_coco  # noqa: PLC0415 - each reader imports its own
+    from dyhead_det.data.coco.dataset import load_coco  # noqa: PLC0415 - each reader imports its own
 
     def read() -> Callable[[], object]:
         table = load_coco(Path(path), Path(), split="train")

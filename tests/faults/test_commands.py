@@ -112,7 +112,7 @@ MIDST = {
     "predict": ("dyhead_det.prediction.folder", "_draw"),
     "eval": ("dyhead_det.evaluation.evaluate", "to_coco"),
     "export": ("dyhead_det.export.export", "add_metadata"),
-    "data demo": ("dyhead_det.data.demo", "_draw_picture"),
+    "data demo": ("dyhead_det.data.demo.drawing", "_draw_picture"),
     "weights import": ("torch", "save"),
 }
 

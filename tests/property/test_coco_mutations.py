@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dyhead_det.data.check import check_dataset
-from dyhead_det.data.coco import load_coco
+from dyhead_det.data.coco.dataset import load_coco
 from dyhead_det.data.statistics import count
 from dyhead_det.errors import DatasetError
 from dyhead_det.escaping import printable

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dyhead_det.data.coco import load_coco
+from dyhead_det.data.coco.dataset import load_coco
 from dyhead_det.data.images import rgb_tensor
 from dyhead_det.data.samplers import EpochBatchSampler, SequentialBatchSampler
 from dyhead_det.data.transforms import build_augmentation

@@ -23,8 +23,8 @@ def demo(
     ] = False,
 ) -> None:
     """Draw a data set of shapes in COCO format: the same bytes for the same seed."""
-    from dyhead_det.data.demo import draw_demo
-    from dyhead_det.data.demo_styles import EASY, HARD
+    from dyhead_det.data.demo.drawing import draw_demo
+    from dyhead_det.data.demo.styles import EASY, HARD
 
     clean_up_on_signals()
     style = HARD if hard else EASY

@@ -1,1 +1,1 @@
-"""COCO-format data sets: reading, repair, augmentation, loading."""
+"""Data sets to batches: augmentation, sampling, loading; `coco/` reads annotation files."""

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from dyhead_det.data.coco import CocoDataset
-from dyhead_det.data.records import Integers
+from dyhead_det.data.coco.dataset import CocoDataset
+from dyhead_det.data.coco.records import Integers
 from dyhead_det.data.samplers import Counts, Groups
 
 

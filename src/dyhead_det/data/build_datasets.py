@@ -12,9 +12,9 @@ from dyhead_det.config.schema import (
     UniformSampling,
 )
 from dyhead_det.contracts import CategoryMap
-from dyhead_det.data.alignment import aligned_to
 from dyhead_det.data.balance import class_balanced_counts, repeat_factors
-from dyhead_det.data.coco import CocoDataset, load_coco, require_images
+from dyhead_det.data.coco.alignment import aligned_to
+from dyhead_det.data.coco.dataset import CocoDataset, load_coco, require_images
 from dyhead_det.data.samplers import Counts
 from dyhead_det.data.statistics import count
 from dyhead_det.errors import ConfigError, DatasetError

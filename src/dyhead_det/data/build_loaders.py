@@ -12,7 +12,7 @@ from dyhead_det.config.schema import DataConfig, RunConfig
 from dyhead_det.contracts import Target
 from dyhead_det.data.balance import aspect_ratio_groups
 from dyhead_det.data.build_datasets import image_counts
-from dyhead_det.data.coco import CocoDataset
+from dyhead_det.data.coco.dataset import CocoDataset
 from dyhead_det.data.detection_dataset import DetectionDataset
 from dyhead_det.data.loaders import (
     DetectionLoader,

@@ -11,9 +11,9 @@ from typing import Literal
 from tqdm import tqdm
 
 from dyhead_det.data.build_datasets import REQUIREMENTS
-from dyhead_det.data.coco import CocoDataset, missing_images, read_coco
+from dyhead_det.data.coco.dataset import CocoDataset, missing_images, read_coco
+from dyhead_det.data.coco.problems import AnnotationProblems, summary
 from dyhead_det.data.images import WrongSizeError, image_size, read_image, stored_size
-from dyhead_det.data.problems import AnnotationProblems, summary
 from dyhead_det.data.statistics import count
 from dyhead_det.errors import DatasetError
 from dyhead_det.escaping import listed

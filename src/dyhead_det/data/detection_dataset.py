@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dyhead_det.contracts import Target
-from dyhead_det.data.coco import CocoDataset
+from dyhead_det.data.coco.dataset import CocoDataset
 from dyhead_det.data.images import read_image
 from dyhead_det.data.samplers import SampleKey
 from dyhead_det.errors import DatasetError

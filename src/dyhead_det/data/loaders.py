@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, get_worker_info
 
 from dyhead_det.contracts import Target
+from dyhead_det.data.coco.problems import shorten
 from dyhead_det.data.detection_dataset import BrokenImage, DetectionDataset, LoadedSample
-from dyhead_det.data.problems import shorten
 from dyhead_det.data.samplers import (
     Counts,
     EpochBatchSampler,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dyhead_det.data.coco import CocoDataset
+from dyhead_det.data.coco.dataset import CocoDataset
 
 # COCO's bounds of small and medium objects, in square pixels of the image as it was annotated.
 _SMALL, _MEDIUM = 32**2, 96**2

@@ -10,7 +10,7 @@ import torch
 from dyhead_det.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from dyhead_det.data.build_datasets import load_evaluation_data
 from dyhead_det.data.build_loaders import evaluation_loader
-from dyhead_det.data.coco import CocoDataset
+from dyhead_det.data.coco.dataset import CocoDataset
 from dyhead_det.data.statistics import fingerprint
 from dyhead_det.distributed.agreement import require_agreement
 from dyhead_det.distributed.launch import init_process_group

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 
 from dyhead_det.contracts import Prediction, Target
-from dyhead_det.data.coco import CocoDataset
+from dyhead_det.data.coco.dataset import CocoDataset
 from dyhead_det.data.images import read_image
 from dyhead_det.errors import DatasetError
 from dyhead_det.evaluation.ground_truth import CocoResult

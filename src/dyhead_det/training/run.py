@@ -18,7 +18,7 @@ from dyhead_det.data.build_datasets import (
     load_training_data,
     load_validation_data,
 )
-from dyhead_det.data.coco import CocoDataset
+from dyhead_det.data.coco.dataset import CocoDataset
 from dyhead_det.data.samplers import samples_per_epoch
 from dyhead_det.distributed.world import get_world_size
 from dyhead_det.errors import ConfigError

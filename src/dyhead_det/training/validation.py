@@ -3,7 +3,7 @@
 import logging
 
 from dyhead_det.data.build_loaders import evaluation_loader
-from dyhead_det.data.coco import CocoDataset
+from dyhead_det.data.coco.dataset import CocoDataset
 from dyhead_det.distributed.collectives import broadcast_object
 from dyhead_det.distributed.stopping import StopSignals
 from dyhead_det.evaluation.coco_scores import EvalResult

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dyhead_det.data.balance import aspect_ratio_groups, class_balanced_counts, repeat_factors
-from dyhead_det.data.coco import load_coco
+from dyhead_det.data.coco.dataset import load_coco
 
 
 @pytest.fixture

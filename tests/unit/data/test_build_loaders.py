@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from dyhead_det.data.build_loaders import evaluation_loader, largest_training_size, training_loader
-from dyhead_det.data.coco import load_coco
+from dyhead_det.data.coco.dataset import load_coco
 
 from conftest import make_config
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dyhead_det.data.coco import load_coco
+from dyhead_det.data.coco.dataset import load_coco
 from dyhead_det.data.detection_dataset import BrokenImage, DetectionDataset
 from dyhead_det.data.loaders import LoaderOptions, build_eval_loader, build_train_loader
 from dyhead_det.data.transforms import build_augmentation

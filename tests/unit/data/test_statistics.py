@@ -2,7 +2,7 @@
 
 import json
 
-from dyhead_det.data.coco import load_coco
+from dyhead_det.data.coco.dataset import load_coco
 from dyhead_det.data.statistics import count
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dyhead_det.data.coco import load_coco
+from dyhead_det.data.coco.dataset import load_coco
 from dyhead_det.models.detectors import build_detector
 from dyhead_det.reporting.pictures import (
     _as_prediction,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dyhead_det.data.coco import load_coco
+from dyhead_det.data.coco.dataset import load_coco
 
 SCRIPTS = Path(__file__).parents[3] / "scripts"
 

@@ -6,8 +6,8 @@ import logging
 import pytest
 
 from dyhead_det.contracts import Category, CategoryMap
-from dyhead_det.data.alignment import aligned_to
-from dyhead_det.data.coco import load_coco
+from dyhead_det.data.coco.alignment import aligned_to
+from dyhead_det.data.coco.dataset import load_coco
 from dyhead_det.errors import DatasetError
 
 

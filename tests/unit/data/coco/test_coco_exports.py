@@ -8,7 +8,7 @@ import unicodedata
 
 import pytest
 
-from dyhead_det.data.coco import load_coco, require_images
+from dyhead_det.data.coco.dataset import load_coco, require_images
 from dyhead_det.errors import DatasetError
 
 BOXES = [[1, 2, 30, 40], [50, 5, 20, 30], [60, 10, 25, 35], [10, 10, 80, 30]]

@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from dyhead_det.data import records
+from dyhead_det.data.coco import records
 
 JUNK = [None, True, False, "x", "", [], [1], [[1]], {}, {"a": 1}, 2**63, 10**400, 1.5, "\ud800"]
 

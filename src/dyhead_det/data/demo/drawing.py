@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from dyhead_det.data.demo_styles import EASY, STYLES, DemoStyle, Floats, outline
+from dyhead_det.data.demo.styles import EASY, STYLES, DemoStyle, Floats, outline
 from dyhead_det.errors import DatasetError
 from dyhead_det.files import folder_written_whole, require_writable
 

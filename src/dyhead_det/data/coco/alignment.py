@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from dyhead_det.contracts import Category, CategoryMap
-from dyhead_det.data.coco import CocoDataset
+from dyhead_det.data.coco.dataset import CocoDataset
 from dyhead_det.errors import DatasetError
 from dyhead_det.escaping import listed
 

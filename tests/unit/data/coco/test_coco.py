@@ -12,10 +12,10 @@ from pycocotools import mask as run_lengths
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from dyhead_det.data.coco import load_coco, missing_images, require_images
+from dyhead_det.data.coco.dataset import load_coco, missing_images, require_images
 from dyhead_det.errors import DatasetError
 
-REAL_DATA = Path(__file__).parents[4] / "shared" / "data"
+REAL_DATA = Path(__file__).parents[5] / "shared" / "data"
 
 
 def annotation(number, box, **others):

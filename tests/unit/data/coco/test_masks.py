@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as run_lengths
 
-from dyhead_det.data.masks import box_of_segmentation
+from dyhead_det.data.coco.masks import box_of_segmentation
 
 
 @pytest.mark.parametrize("seed", range(20))

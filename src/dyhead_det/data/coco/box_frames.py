@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dyhead_det.data.problems import AnnotationProblems
-from dyhead_det.data.records import Flags, Floats, Integers
+from dyhead_det.data.coco.problems import AnnotationProblems
+from dyhead_det.data.coco.records import Flags, Floats, Integers
 
 # How annotations are called in messages, (M,): by id, or by position.
 Titles = NDArray[Any]

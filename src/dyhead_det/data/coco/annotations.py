@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dyhead_det.data import records as read
-from dyhead_det.data.box_frames import Titles, require_xywh_pixels
-from dyhead_det.data.coco_categories import CategoryColumns
-from dyhead_det.data.coco_images import ImageColumns
-from dyhead_det.data.masks import box_of_segmentation
-from dyhead_det.data.problems import AnnotationProblems
-from dyhead_det.data.records import Flags, Floats, Integers, Record
+from dyhead_det.data.coco import records as read
+from dyhead_det.data.coco.box_frames import Titles, require_xywh_pixels
+from dyhead_det.data.coco.categories import CategoryColumns
+from dyhead_det.data.coco.images import ImageColumns
+from dyhead_det.data.coco.masks import box_of_segmentation
+from dyhead_det.data.coco.problems import AnnotationProblems
+from dyhead_det.data.coco.records import Flags, Floats, Integers, Record
 
 # Tools round coordinates; a box that reaches out by less is clipped without a word.
 _ROUNDING_PIXELS = 0.5

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dyhead_det.data.packed_text import PackedText
+from dyhead_det.data.coco.packed_text import PackedText
 
 TEXTS = ["a.jpg", "", "größe.png", "日本/1.png", "x" * 5000]
 

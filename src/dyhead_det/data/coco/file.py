@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dyhead_det.data.problems import AnnotationProblems
-from dyhead_det.data.records import Record
+from dyhead_det.data.coco.problems import AnnotationProblems
+from dyhead_det.data.coco.records import Record
 from dyhead_det.errors import DatasetError
 from dyhead_det.files import open_file
 

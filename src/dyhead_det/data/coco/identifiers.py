@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dyhead_det.data import records as read
-from dyhead_det.data.records import Flags, Integers
+from dyhead_det.data.coco import records as read
+from dyhead_det.data.coco.records import Flags, Integers
 
 Key = int | str
 

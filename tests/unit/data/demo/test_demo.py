@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dyhead_det.data import demo
-from dyhead_det.data.coco import load_coco, require_images
-from dyhead_det.data.demo import draw_demo
-from dyhead_det.data.demo_styles import EASY, HARD, outline
+from dyhead_det.data.coco.dataset import load_coco, require_images
+from dyhead_det.data.demo import drawing as demo
+from dyhead_det.data.demo.drawing import draw_demo
+from dyhead_det.data.demo.styles import EASY, HARD, outline
 from dyhead_det.errors import DatasetError
 
 

@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from dyhead_det.data.image_folder import ImageFolder
+from dyhead_det.data.coco.image_folder import ImageFolder
 
 NFC, NFD = (unicodedata.normalize(form, "Übung/größe é.png") for form in ("NFC", "NFD"))
 

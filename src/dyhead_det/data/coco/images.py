@@ -8,12 +8,12 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
-from dyhead_det.data import records as read
-from dyhead_det.data.identifiers import Identifiers
-from dyhead_det.data.image_folder import ImageFolder, composed
+from dyhead_det.data.coco import records as read
+from dyhead_det.data.coco.identifiers import Identifiers
+from dyhead_det.data.coco.image_folder import ImageFolder, composed
+from dyhead_det.data.coco.problems import AnnotationProblems
+from dyhead_det.data.coco.records import Flags, Integers, Record
 from dyhead_det.data.images import image_size
-from dyhead_det.data.problems import AnnotationProblems
-from dyhead_det.data.records import Flags, Integers, Record
 from dyhead_det.errors import DatasetError
 
 # Empty, absolute, with a drive, a folder, with a part "..", or nothing that a file can be called.

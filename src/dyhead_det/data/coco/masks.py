@@ -8,7 +8,7 @@ from itertools import chain
 
 import numpy as np
 
-from dyhead_det.data.records import Floats, Integers, Record, are_numbers
+from dyhead_det.data.coco.records import Floats, Integers, Record, are_numbers
 
 # A letter holds five bits of a number, whether another letter follows, and in the last the sign.
 _FIRST_LETTER, _PAYLOAD, _FOLLOWED, _SIGN = 48, 0x1F, 0x20, 0x10

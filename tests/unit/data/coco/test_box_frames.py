@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from dyhead_det.data.box_frames import require_xywh_pixels
-from dyhead_det.data.problems import AnnotationProblems
+from dyhead_det.data.coco.box_frames import require_xywh_pixels
+from dyhead_det.data.coco.problems import AnnotationProblems
 
 WIDTH, HEIGHT = 640, 480
 

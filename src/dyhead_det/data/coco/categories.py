@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from dyhead_det.contracts import Category, CategoryMap
-from dyhead_det.data.identifiers import Identifiers
-from dyhead_det.data.problems import AnnotationProblems
-from dyhead_det.data.records import Flags, Integers, Record
+from dyhead_det.data.coco.identifiers import Identifiers
+from dyhead_det.data.coco.problems import AnnotationProblems
+from dyhead_det.data.coco.records import Flags, Integers, Record
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dyhead_det.data.identifiers import Identifiers
+from dyhead_det.data.coco.identifiers import Identifiers
 
 
 def test_whole_numbers_stay_as_they_are_in_every_spelling():

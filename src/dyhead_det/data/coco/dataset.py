@@ -48,14 +48,14 @@ import torch
 from numpy.typing import NDArray
 
 from dyhead_det.contracts import CategoryMap, Target
-from dyhead_det.data.coco_annotations import read_annotations
-from dyhead_det.data.coco_categories import read_categories
-from dyhead_det.data.coco_file import read_records
-from dyhead_det.data.coco_images import read_images
-from dyhead_det.data.image_folder import ImageFolder, composed
-from dyhead_det.data.packed_text import PackedText
-from dyhead_det.data.problems import AnnotationProblems, shorten
-from dyhead_det.data.records import Flags, Floats, Integers
+from dyhead_det.data.coco.annotations import read_annotations
+from dyhead_det.data.coco.categories import read_categories
+from dyhead_det.data.coco.file import read_records
+from dyhead_det.data.coco.image_folder import ImageFolder, composed
+from dyhead_det.data.coco.images import read_images
+from dyhead_det.data.coco.packed_text import PackedText
+from dyhead_det.data.coco.problems import AnnotationProblems, shorten
+from dyhead_det.data.coco.records import Flags, Floats, Integers
 from dyhead_det.errors import DatasetError
 
 
