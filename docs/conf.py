@@ -22,7 +22,7 @@ extensions = [
     "sphinx_copybutton",
 ]
 exclude_patterns = ["_build", "images"]
-myst_enable_extensions = ["colon_fence", "dollarmath", "deflist"]
+myst_enable_extensions = ["colon_fence", "deflist"]  # no formulas: they need a network to show
 myst_heading_anchors = 3
 nb_execution_mode = "off"  # the notebook is run by a test, not by every build
 

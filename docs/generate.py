@@ -47,16 +47,22 @@ def _section(path: str, section: type[BaseModel], *, variant: str = "") -> Itera
     yield ""
     yield _cell(inspect.getdoc(section) or "", keep_paragraphs=True)
     yield ""
-    yield "| key | type | default | meaning |"
-    yield "|---|---|---|---|"
+    fields = {
+        name: field
+        for name, field in section.model_fields.items()
+        if not (variant and name == "name")
+    }
+    if not fields:
+        yield "It has no keys of its own."
+    else:
+        yield "| key | type | default | meaning |"
+        yield "|---|---|---|---|"
     below: list[tuple[str, type[BaseModel], str]] = []
-    for name, field in section.model_fields.items():
-        if name == "name" and variant:
-            continue
+    for name, field in fields.items():
         key = f"{path}.{name}" if path else name
         sections = list(_sections_of(field.annotation))
         below.extend((key, each, _variant(each) if len(sections) > 1 else "") for each in sections)
-        kind = "section" if sections else _type_name(field.annotation, field)
+        kind = "section" if sections else _kind(field)
         yield f"| `{name}` | {kind} | {_default(field)} | {_cell(field.description or '')} |"
     yield ""
     for key, each, of_variant in below:
@@ -78,7 +84,15 @@ def _variant(section: type[BaseModel]) -> str:
     return " or ".join(f"`name: {name}`" for name in names) or section.__name__
 
 
-def _type_name(annotation: Any, field: FieldInfo | None = None) -> str:
+def _kind(field: FieldInfo) -> str:
+    """Return type, bounds and unit of a field."""
+    extra = field.json_schema_extra
+    unit = extra.get("unit") if isinstance(extra, dict) else None
+    text = _type_name(field.annotation) + _bounds(field.metadata)
+    return f"{text} ({unit})" if unit else text
+
+
+def _type_name(annotation: Any) -> str:
     origin = typing.get_origin(annotation)
     arguments = typing.get_args(annotation)
     if origin is typing.Literal:
@@ -86,7 +100,8 @@ def _type_name(annotation: Any, field: FieldInfo | None = None) -> str:
     elif origin in (typing.Union, types.UnionType):
         text = " or ".join(_type_name(each) for each in arguments)
     elif origin is typing.Annotated:
-        text = _type_name(arguments[0])
+        rules = [rule for each in arguments[1:] for rule in getattr(each, "metadata", [each])]
+        text = _type_name(arguments[0]) + _bounds(rules)
     elif origin in (tuple, list):
         inner = [_type_name(each) for each in arguments if each is not Ellipsis]
         text = f"list of {inner[0]}" if len(set(inner)) == 1 else f"list of ({', '.join(inner)})"
@@ -98,19 +113,17 @@ def _type_name(annotation: Any, field: FieldInfo | None = None) -> str:
         text = {int: "integer", float: "number", str: "text", bool: "true or false"}.get(
             annotation, getattr(annotation, "__name__", str(annotation))
         )
-    bounds = _bounds(field) if field is not None else ""
-    return text + (f", {bounds}" if bounds else "")
+    return text
 
 
-def _bounds(field: FieldInfo) -> str:
+def _bounds(rules: typing.Iterable[Any]) -> str:
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
-    found = []
-    for rule in field.metadata:
-        for name, sign in signs.items():
-            bound = getattr(rule, name, None)
-            if bound is not None:
-                found.append(f"{sign} {bound}")
-    return ", ".join(found)
+    return "".join(
+        f", {sign} {bound:.10g}"
+        for rule in rules
+        for name, sign in signs.items()
+        if (bound := getattr(rule, name, None)) is not None
+    )
 
 
 def _default(field: FieldInfo) -> str:

@@ -319,14 +319,14 @@ def drawn_sizes(quick: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def draw(device: torch.device, options: argparse.Namespace) -> None:
-    """Draw training time of one block against the number of places, and against the batch."""
+    """Draw training time of one block against the number of positions, and against the batch."""
     sides, batches = drawn_sizes(options.quick)
     by_side = [Case("block", 64, (side, side), batch=1) for side in sides]
     by_batch = [Case("block", 64, (32, 32), batch=batch) for batch in batches]
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     for axes, cases, values, label in (
-        (left, by_side, [side**2 for side in sides], "places of the finest level"),
+        (left, by_side, [side**2 for side in sides], "positions of the finest level"),
         (right, by_batch, batches, "images of 32 x 32"),
     ):
         measured = [measure_seconds(case, device, options) for case in cases]

@@ -94,7 +94,7 @@ def draw_block(out: Path) -> None:
 def _box(
     axes: Axes, x: float, y: float, text: str, color: str, *, width: float
 ) -> tuple[float, float]:
-    """Draw a labelled box about a centre and return its left and right border."""
+    """Draw a labeled box about a center and return its left and right border."""
     height = 0.38 + 0.32 * (text.count("\n") + 1)
     left, right = x - width / 2, x + width / 2
     axes.add_patch(

@@ -18,7 +18,7 @@ class Target(TypedDict):
     """What is in one training image.
 
     boxes: (N, 4) float32; labels: (N,) int64 in 0..K-1; image_id: the data set's own id.
-    Crowd regions are not in it: they are ignored in training and honoured in evaluation.
+    Crowd regions are not in it: they are ignored in training and honored in evaluation.
     """
 
     boxes: Tensor

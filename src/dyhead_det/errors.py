@@ -1,7 +1,7 @@
 """The errors a user may see, each with the exit code of the command that meets it.
 
 DyHeadDetError (1)
-|-- ConfigError (2)            a configuration, an option or a device that cannot be honoured
+|-- ConfigError (2)            a configuration, an option or a device that cannot be honored
 |   `-- RanksDifferError       processes that train together were started with different ones
 |-- DatasetError (3)           annotations or images that cannot be used
 |-- CheckpointError (4)        a weight file that is missing, damaged or of another kind
@@ -34,7 +34,7 @@ class DyHeadDetError(Exception):
 
 
 class ConfigError(DyHeadDetError):
-    """A configuration file, a command line option or a device cannot be honoured."""
+    """A configuration file, a command line option or a device cannot be honored."""
 
     exit_code = 2
 

@@ -23,7 +23,7 @@ def resize_shortest_edge(image, short_edge, long_edge):
     return np.array(Image.fromarray(image).resize(size, Image.BILINEAR))
 
 
-def normalise(image, mean, std):
+def normalize(image, mean, std):
     x = torch.from_numpy(image.copy()).permute(2, 0, 1).float()
     return (x - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
 

@@ -9,7 +9,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from published_images import normalise, pad_batch, resize_shortest_edge
+from published_images import normalize, pad_batch, resize_shortest_edge
 from published_layers import Weights, dyhead_d2, dyhead_mmdet, fpn, resnet_d2, resnet_mmdet, swin
 from torchvision.ops import batched_nms, roi_align
 
@@ -176,10 +176,10 @@ def detect_d2(tensors, images, *, short_edge, long_edge):
     sizes = [x.shape[:2] for x in resized]
     if is_swin:
         mean, std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-        inputs = [normalise(x, mean, std) for x in resized]
+        inputs = [normalize(x, mean, std) for x in resized]
     else:
         mean, std = (103.53, 116.28, 123.675), (1.0, 1.0, 1.0)
-        inputs = [normalise(x[:, :, ::-1], mean, std) for x in resized]
+        inputs = [normalize(x[:, :, ::-1], mean, std) for x in resized]
     x = pad_batch(inputs, 64 if is_rcnn else 128)
     backbone = w.under("backbone.backbone.bottom_up.")
     if is_swin:
@@ -240,10 +240,10 @@ def detect_mmdet(tensors, images, *, short_edge, long_edge, resize, swin_shape=N
         resized = resize(image, size_hw)
         sizes.append(size_hw)
         if is_caffe:
-            inputs.append(normalise(resized[:, :, ::-1], (103.53, 116.28, 123.675), (1.0,) * 3))
+            inputs.append(normalize(resized[:, :, ::-1], (103.53, 116.28, 123.675), (1.0,) * 3))
         else:
             mean, std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-            inputs.append(normalise(resized, mean, std))
+            inputs.append(normalize(resized, mean, std))
     x = pad_batch(inputs, 32 if kernel == 3 else 128)
     backbone = w.under("backbone.")
     if is_swin:

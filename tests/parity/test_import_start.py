@@ -146,6 +146,6 @@ def test_the_body_of_another_detector_is_taken_with_a_warning(tmp_path, caplog):
         report = start_from(
             detector, tmp_path / "coco.pth", categories=COCO_CATEGORIES, config=config
         )
-    assert "its model has other values of detector.name;" in caplog.text
+    assert "its model has other values of model.detector.name;" in caplog.text
     assert "network.backbone.body.conv1.weight" in report.used
     assert report.matched_classes == ()

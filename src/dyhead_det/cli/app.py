@@ -23,8 +23,8 @@ app = typer.Typer(
     name="dyhead-det",
     help="DyHead object detectors on torchvision: train, evaluate, predict.",
     epilog="Exit codes: 0 done, 2 usage or configuration, 3 data, 4 checkpoint, 5 loss not "
-    "finite, 6 training or a full disk, 7 export, 8 out of memory, 130 Ctrl-C, 143 SIGTERM, "
-    "1 anything else.",
+    "finite, 6 training or a full disk, 7 export, 8 out of memory, 129 lost terminal, 130 Ctrl-C, "
+    "143 SIGTERM, 1 anything else.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

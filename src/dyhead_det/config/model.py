@@ -93,7 +93,8 @@ class BackboneConfig(Section):
     """The image classifier whose stages C2..C5 feed the pyramid."""
 
     name: str = setting(
-        "resnet50", "A classifier of torchvision, see `BACKBONE_NAMES`, or of timm: timm/<model>."
+        "resnet50",
+        f"A classifier of torchvision ({', '.join(BACKBONE_NAMES)}) or, by `timm/<model>`, of timm.",
     )
     weights: PathText = setting(
         "imagenet", "What it starts from: `imagenet` (downloaded), `none`, or the path of a file."

@@ -176,7 +176,9 @@ class TrainConfig(Section):
             msg = "give the length of the run as either `epochs` or `steps`"
             raise ValueError(msg)
         if self.accumulate > self.batch_size:
-            msg = f"accumulate: at most one part per image of `batch_size`, {self.batch_size}"
+            msg = (
+                f"accumulate: at most one micro-batch per image of `batch_size`, {self.batch_size}"
+            )
             raise ValueError(msg)
         return self
 

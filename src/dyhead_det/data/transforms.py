@@ -1,4 +1,4 @@
-"""Augmentation of training images; resizing and normalising belong to the detector, once."""
+"""Augmentation of training images; resizing and normalizing belong to the detector, once."""
 
 from collections.abc import Sequence
 from typing import Any

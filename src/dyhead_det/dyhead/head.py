@@ -48,8 +48,6 @@ class DyHead(nn.Module):
         ['p3', 'p4']
     """
 
-    residual_scale: nn.Parameter | None
-
     def __init__(
         self,
         channels: int,
@@ -81,6 +79,9 @@ class DyHead(nn.Module):
             for _ in range(num_blocks)
         )
         scale = nn.Parameter(torch.full((channels,), residual_scale)) if residual else None
+        self.residual_scale: (
+            nn.Parameter | None
+        )  # declared here, since a class's would hide the float
         self.register_parameter("residual_scale", scale)
         self._layouts = PyramidLayoutCache()
 

@@ -80,8 +80,6 @@ class StackedDyHead(nn.Module):
         [(1, 64, 20, 28), (1, 64, 10, 14)]
     """
 
-    residual_scale: nn.Parameter | None
-
     def __init__(
         self,
         channels: int,
@@ -109,6 +107,9 @@ class StackedDyHead(nn.Module):
             for _ in range(num_blocks)
         )
         scale = nn.Parameter(torch.full((channels,), residual_scale)) if residual else None
+        self.residual_scale: (
+            nn.Parameter | None
+        )  # declared here, since a class's would hide the float
         self.register_parameter("residual_scale", scale)
 
     def forward(self, pyramid: Pyramid) -> Pyramid:

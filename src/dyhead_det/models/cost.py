@@ -60,7 +60,7 @@ def measure_cost(
     if config.dyhead is not None:  # the one backend that is a single operator with a known cost
         dyhead = config.dyhead.model_copy(update={"deform_backend": "torchvision"})
         config = config.model_copy(update={"dyhead": dyhead})
-    # Built with values: some initialisations draw again until all of them lie in a range.
+    # Built with values: some initializations draw again until all of them lie in a range.
     detector = build_detector(config, num_classes=num_classes, load_backbone_weights=False).eval()
     with FakeTensorMode(allow_non_fake_inputs=True):
         return _measure(detector, size_hw)

@@ -222,7 +222,7 @@ def _warn_of_differences(path: Path, source: StartingPoint, config: ModelConfig)
         logger.warning(
             "%s: its model has other values of %s; weights may mean something else here",
             path,
-            ", ".join(changed),
+            ", ".join(f"model.{key}" for key in changed),
         )
 
 

@@ -176,8 +176,8 @@ def warn_of_lost_offsets(measured: Mapping[tuple[int, int], OffsetStatistics]) -
     (block, level), worst = max(lost.items(), key=lambda item: item[1].share_outside)
     logger.warning(
         "DyHead's offsets leave the map: %.0f %% of the taps of block %d on level %d (offsets up "
-        "to %.0f pixels, %.0f %% of the masks at 0 or 1), and as bad in %d other places; lower "
-        "optim.offset_lr_factor or optim.lr",
+        "to %.0f pixels, %.0f %% of the masks at 0 or 1), and as bad in %d other pairs of block "
+        "and level; lower optim.offset_lr_factor or optim.lr",
         100 * worst.share_outside,
         block,
         level,

@@ -92,7 +92,7 @@ def test_all_problems_of_a_file_are_told_at_once(write):
         ("model.channels=40", "model.channels: must be divisible by 16"),
         ("model.detector.anchor_sizes=[[3]]", "model.detector.anchor_sizes: one list per level"),
         ("model.input.multi_scale=[600]", "model.input.multi_scale: must hold short_edge 800"),
-        ("train.accumulate=17", "train.accumulate: at most one part per image of `batch_size`, 16"),
+        ("train.accumulate=17", "train.accumulate: at most one micro-batch per image"),
         (
             "train.freeze={}",
             "train.freeze: give how long it is frozen as either `backbone_ep",

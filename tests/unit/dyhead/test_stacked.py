@@ -196,6 +196,6 @@ def test_the_configuration_builds_the_scheme_with_its_options() -> None:
         ({"scheme": "stacked", "coarse_offsets": "cropped"}, "cropped is a rule of"),
     ],
 )
-def test_settings_that_cannot_be_honoured_are_refused(keys: dict, message: str) -> None:
+def test_settings_that_cannot_be_honored_are_refused(keys: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DyHeadConfig(**keys)

@@ -71,7 +71,7 @@ def test_a_model_with_other_conventions_is_warned_of(tmp_path, caplog):
     save_checkpoint(tmp_path / "old.pt", Checkpoint(config, OLD, state, step=1, metrics={}))
     logging.getLogger("dyhead_det").propagate = True
     for change, warning in (
-        ({}, "its model has other values of compat;"),
+        ({}, "its model has other values of model.compat;"),
         # Of no consequence for the meaning of weights.
         ({"compat": "detectron2", "input": {"short_edge": 32, "long_edge": 64}}, ""),
     ):
@@ -91,7 +91,7 @@ def test_a_body_that_starts_at_random_is_warned_of(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         start_from(new, tmp_path / "old.pt", categories=NEW, config=config.model)
     assert "nothing in it fits the backbone" in caplog.text
-    assert "other values of backbone.name" in caplog.text
+    assert "other values of model.backbone.name" in caplog.text
 
 
 @pytest.mark.parametrize(

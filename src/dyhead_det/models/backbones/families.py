@@ -11,7 +11,7 @@ STAGE_STRIDES = {"c2": 4, "c3": 8, "c4": 16, "c5": 32}
 
 @dataclass(frozen=True, slots=True)
 class BackboneFamily:
-    """Classifiers of torchvision that are cut at the same places.
+    """Classifiers of torchvision that are cut at the same modules.
 
     stage_ends: Modules that end the stages of stride 4, 8, 16 and 32; none where the family has an
         extractor of its own, as Swin in `swin.py`.

@@ -61,7 +61,7 @@ def warnings_of(load, caplog):
     return load_and_listen
 
 
-def test_categories_are_labelled_in_the_order_of_their_ids(load):
+def test_categories_are_labeled_in_the_order_of_their_ids(load):
     dataset = load(
         document(annotation(1, [1, 2, 3, 4]), annotation(2, [1, 2, 3, 4], category_id=9))
     )
