@@ -94,7 +94,8 @@ class BackboneConfig(Section):
 
     name: str = setting(
         "resnet50",
-        f"A classifier of torchvision ({', '.join(BACKBONE_NAMES)}) or, by `timm/<model>`, of timm.",
+        f"A classifier of torchvision ({', '.join(BACKBONE_NAMES)}), or one of timm by "
+        "`timm/<model>`.",
     )
     weights: PathText = setting(
         "imagenet", "What it starts from: `imagenet` (downloaded), `none`, or the path of a file."
