@@ -9,6 +9,9 @@ from dyhead_det.escaping import markdown_text, printable
 # A number with what may stand around it ("12 (50%)"), or the dash in place of one.
 _NUMBER = re.compile(r"\s*([-+]?\.?\d|-$|nan$)")
 
+# Characters; one name of a million would make every line as long.
+_LONGEST_CELL = 200
+
 
 def text_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Return lines for a terminal: columns two spaces apart, those of numbers to the right.
@@ -17,7 +20,9 @@ def text_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
         header: what each column holds.
         rows: cells, as many as the header has; control characters in them are escaped.
     """
-    cells = [[printable(cell) for cell in line] for line in (header, *rows)]
+    cells = [
+        [printable(cell, max_length=_LONGEST_CELL) for cell in line] for line in (header, *rows)
+    ]
     is_number = _are_numbers(cells)
     widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
     lines = []

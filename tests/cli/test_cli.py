@@ -53,6 +53,9 @@ def test_version():
         (["predict", "{config}", "a.jpg"], 4, "no PyTorch file"),
         (["info", "{config}", "--set", "model.channels=7"], 2, "model.channels"),
         (["nonsense"], 2, "nonsense"),
+        (["predict", "{config}", "a.jpg", "--batch-size", "9" * 30], 2, "equal to 65536"),
+        (["predict", "{config}", "a.jpg", "--max-detections", "9" * 30], 2, "equal to 1000000"),
+        (["eval", "{config}", "--max-detections", "9" * 30], 2, "equal to 1000000"),
     ],
 )
 def test_an_error_is_a_line_and_an_exit_code(config_file, tmp_path, arguments, code, message):

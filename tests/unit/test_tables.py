@@ -25,6 +25,12 @@ def test_a_name_stays_in_its_cell_whatever_it_holds():
     assert line == "| a\\\\nb\\|c\\\\x1b\\[31m | 1 |"
 
 
+def test_a_name_of_a_million_letters_does_not_widen_every_line():
+    lines = text_table(("class", "n"), [("n" * 10**6, 1), ("cat", 2)]).splitlines()
+    assert max(map(len, lines)) < 300
+    assert lines[1].endswith("n…  1")
+
+
 def test_markdown_has_a_rule_that_aligns_numbers():
     table = markdown_table(("", "n", "share"), [("`x`", 1, "3 (5%)")], escape=str)
     assert table.splitlines() == [

@@ -8,7 +8,12 @@ import typer
 
 from dyhead_det.cli.quick_imports import quick_imports
 from dyhead_det.cli.streams import echo
-from dyhead_det.prediction.arguments import MAX_EDGE, MIN_SCORE
+from dyhead_det.prediction.arguments import (
+    MAX_BATCH_SIZE,
+    MAX_DETECTIONS,
+    MAX_EDGE,
+    MIN_SCORE,
+)
 
 Device = Annotated[
     str, typer.Option(help="auto (CUDA where there is one), cpu, cuda, cuda:1 or mps.")
@@ -91,10 +96,16 @@ def evaluate(
         Literal["auto", "pycocotools", "faster-coco-eval"] | None,
         typer.Option(help="Who computes the numbers [default: as in the run]."),
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Images at a time.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, max=MAX_BATCH_SIZE, help="Images at a time.")
+    ] = None,
     max_detections: Annotated[
         int | None,
-        typer.Option(min=11, help="Of an image and class that AP counts [default: as in the run]."),
+        typer.Option(
+            min=11,
+            max=MAX_DETECTIONS,
+            help="Of an image and class that AP counts [default: as in the run].",
+        ),
     ] = None,
     broken_images: Annotated[
         Literal["error", "skip"] | None,
@@ -151,7 +162,7 @@ def _score_results(
 ) -> None:
     """Score a results file; print the numbers before they are written, where that is asked for."""
     with quick_imports():
-        from dyhead_det.evaluation.coco_scores import MAX_DETECTIONS
+        from dyhead_det.evaluation import coco_scores
         from dyhead_det.evaluation.evaluate import write_metrics
         from dyhead_det.evaluation.results_file import evaluate_results
         from dyhead_det.files import require_writable
@@ -162,7 +173,7 @@ def _score_results(
         detections,
         annotations,
         backend=backend,
-        max_detections=max_detections or MAX_DETECTIONS,
+        max_detections=max_detections or coco_scores.MAX_DETECTIONS,
     )
     echo(result.table())
     if out is not None:
@@ -192,9 +203,12 @@ def predict(
         ),
     ] = None,
     max_detections: Annotated[
-        int | None, typer.Option(min=1, help="Keep so many boxes per image, best first.")
+        int | None,
+        typer.Option(min=1, max=MAX_DETECTIONS, help="Keep so many boxes per image, best first."),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 1,
+    batch_size: Annotated[
+        int, typer.Option(min=1, max=MAX_BATCH_SIZE, help="Images at a time.")
+    ] = 1,
     draw: Annotated[bool, typer.Option(help="Also draw the annotated pictures.")] = True,
     short_edge: ShortEdge = None,
     long_edge: LongEdge = None,

@@ -114,7 +114,7 @@ def check_dataset(annotations: Path, images: Path, *, open_images: bool = True) 
 
 def _open_all(dataset: CocoDataset, problems: AnnotationProblems) -> int:
     """Open the images that are there, several at once, and return how many that are."""
-    missing = set(missing_images(dataset))
+    missing = {"", *missing_images(dataset)}  # "" was no name of a file, and refused as such
     indices = [index for index, name in enumerate(dataset.file_names) if name not in missing]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # here and not in threads, which share the filters

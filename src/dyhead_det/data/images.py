@@ -196,6 +196,7 @@ def _completed_jpeg(file: BinaryIO) -> BinaryIO | None:
     content = file.read()
     if not content.startswith(_JPEG_START):
         return None
+    content = content.rstrip(_JPEG_END[:1])  # the first half of the marker; pixels never end so
     completed = content + _JPEG_END
     padded = content + 64 * b"\xaa" + _JPEG_END
     try:

@@ -162,18 +162,22 @@ def evaluate_detections(
         for annotation in ground_truth["annotations"]
         if not annotation.get("iscrowd")
     )
-    precision, recall, backend_name = _accumulate(ground_truth, detections, backend, max_detections)
-    ids = sorted(category["id"] for category in ground_truth["categories"])
-    at_most = precision[..., _AT_MOST]  # (T, R, K, areas)
+    scored_ids = sorted(boxes_of_class)
+    precision, recall, backend_name = _accumulate(
+        ground_truth, detections, scored_ids, backend, max_detections
+    )
+    precision_of_class = dict(  # each (T, R)
+        zip(scored_ids, precision[..., _ALL, _AT_MOST].transpose(2, 0, 1), strict=True)
+    )
     classes = []
     for category in categories:
-        of_class = at_most[:, :, ids.index(category.dataset_id), _ALL]  # (T, R)
+        of_class = precision_of_class.get(category.dataset_id)
         classes.append(
             ClassResult(
                 category.name,
                 boxes_of_class[category.dataset_id],
-                _mean(of_class),
-                _mean(of_class[_IOU_50]),
+                None if of_class is None else _mean(of_class),
+                None if of_class is None else _mean(of_class[_IOU_50]),
             )
         )
     return EvalResult(
@@ -207,18 +211,23 @@ def _unreadable_note(num_unreadable: int, num_images: int) -> list[str]:
 def _accumulate(
     ground_truth: Mapping[str, Any],
     detections: Sequence[CocoResult],
+    category_ids: Sequence[int],
     backend: Backend,
     max_detections: int,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], str]:
     """Match detections with ground truth.
 
+    Only in categories that have objects: the others have no number in any case, and 20,000 of them
+    would take gigabytes.
+
     Returns:
-        Precision (T, R, K, areas, counts) over 10 IoU thresholds, 101 recalls and K categories in
-        order of id, recall (T, K, areas, counts), both -1 where there is no ground truth, and the
-        name of who computed them.
+        Precision (T, R, K, areas, counts) over 10 IoU thresholds, 101 recalls and the K categories,
+        which are in order of id, recall (T, K, areas, counts), both -1 where there is no ground
+        truth, and the name of who computed them.
     """
     name, evaluation = build_evaluation(ground_truth, detections, backend)
     evaluation.params.maxDets = [1, 10, max_detections]
+    evaluation.params.catIds = list(category_ids)
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation.evaluate()
         evaluation.accumulate()

@@ -9,6 +9,10 @@ MIN_SCORE = 0.3
 """What scores less is left out, unless another bound is given."""
 MAX_EDGE = 16384
 """Pixels of the edges that an image is resized to, as in `model.input`."""
+MAX_BATCH_SIZE = 65536
+"""Images that go through the detector together, as in `train.batch_size`."""
+MAX_DETECTIONS = 10**6
+"""Objects of an image, as in `eval.max_detections`: what scores them counts in 32 bits."""
 
 
 def require_score(name: str, value: float) -> float:

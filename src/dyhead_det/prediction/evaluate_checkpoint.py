@@ -19,7 +19,12 @@ from dyhead_det.evaluation.coco_scores import Backend, EvalResult
 from dyhead_det.evaluation.evaluate import evaluate_detector, write_results
 from dyhead_det.files import require_writable
 from dyhead_det.models.runtime import pytorch_switches
-from dyhead_det.prediction.arguments import require_count, require_edges
+from dyhead_det.prediction.arguments import (
+    MAX_BATCH_SIZE,
+    MAX_DETECTIONS,
+    require_count,
+    require_edges,
+)
 from dyhead_det.prediction.predictor import Predictor
 
 
@@ -83,9 +88,12 @@ def evaluate_checkpoint(
     path = Path(path)
     out = path.parent / "eval" if out is None else Path(out)
     require_edges(short_edge, long_edge)
-    for name, value in {"batch_size": batch_size, "max_detections": max_detections}.items():
+    for name, value, most in (
+        ("batch_size", batch_size, MAX_BATCH_SIZE),
+        ("max_detections", max_detections, MAX_DETECTIONS),
+    ):
         if value is not None:
-            require_count(name, value)
+            require_count(name, value, most=most)
     with local_main_first():
         checkpoint = load_checkpoint(path)
         config = checkpoint.config

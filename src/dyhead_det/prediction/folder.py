@@ -22,7 +22,12 @@ from dyhead_det.errors import DatasetError, OutputError, StoppedError
 from dyhead_det.escaping import listed, printable
 from dyhead_det.evaluation.evaluate import to_coco, write_json
 from dyhead_det.files import remove_abandoned, require_writable, written_whole
-from dyhead_det.prediction.arguments import require_count, require_score
+from dyhead_det.prediction.arguments import (
+    MAX_BATCH_SIZE,
+    MAX_DETECTIONS,
+    require_count,
+    require_score,
+)
 from dyhead_det.prediction.detections import Detections
 from dyhead_det.prediction.predictor import Predictor
 from dyhead_det.prediction.sources import ImageSource, find_images, picture_paths
@@ -80,10 +85,10 @@ def predict_to_folder(
         ValueError: where another argument is out of range.
     """
     predictor.labels_of(classes)  # a wrong name is reported before the first image is read
-    require_count("batch_size", batch_size)
+    require_count("batch_size", batch_size, most=MAX_BATCH_SIZE)
     require_score("min_score", min_score)
     if max_detections is not None:
-        require_count("max_detections", max_detections)
+        require_count("max_detections", max_detections, most=MAX_DETECTIONS)
     images = find_images(sources, except_in=out / PICTURES)
     pictures = picture_paths(images, out / PICTURES) if draw else None
     require_writable(out, RESULTS)
@@ -194,8 +199,9 @@ def _draw(detections: Detections, pixels: Tensor, path: Path, run: _Run) -> None
         with written_whole(path) as unfinished:
             image_format = "JPEG" if path.suffix == ".jpg" else "PNG"
             detections.draw(pixels).save(unfinished, format=image_format, quality=92)
-    except OSError as error:  # a full disk, or a picture too large for its format
-        reason = error.strerror or str(error)
+    except Exception as error:  # a full disk, a picture too large for its format, or unforeseen
+        reason = (error.strerror if isinstance(error, OSError) else None) or _reason(error)
+        logger.debug("where it failed:", exc_info=error)
         if not run.unwritten:
             logger.warning("%s: cannot be written (%s), others are tried", path, reason)
         run.unwritten[path] = reason

@@ -81,6 +81,7 @@ def _from_planes(planes: NDArray[np.generic], *, shape: tuple[int, ...], layout:
     if planes.ndim != 3 or planes.shape[0] not in (1, 2, 3, 4) or planes.size == 0:
         msg = f"an image has shape {layout}, not {shape}"
         raise ValueError(msg)
+    planes = planes.astype(planes.dtype.newbyteorder("="), copy=False)
     if planes.dtype.kind == "f":
         return _from_floats(planes)
     if planes.dtype == np.uint16 and len(planes) == 1:

@@ -21,6 +21,8 @@ from dyhead_det.escaping import listed
 from dyhead_det.models.detectors import Detector, build_detector
 from dyhead_det.models.runtime import prepare_detector
 from dyhead_det.prediction.arguments import (
+    MAX_BATCH_SIZE,
+    MAX_DETECTIONS,
     MAX_EDGE,
     MIN_SCORE,
     require_count,
@@ -174,9 +176,9 @@ class Predictor:
             ValueError: where an array is no image, or another argument is out of range.
         """
         require_score("min_score", min_score)
-        require_count("batch_size", batch_size)
+        require_count("batch_size", batch_size, most=MAX_BATCH_SIZE)
         if max_detections is not None:
-            require_count("max_detections", max_detections)
+            require_count("max_detections", max_detections, most=MAX_DETECTIONS)
         labels = self.labels_of(classes)
         remaining = iter(images if isinstance(images, list | tuple) else [images])
         detections: list[Detections] = []

@@ -60,7 +60,7 @@ def find_images(sources: Sequence[str | Path], *, except_in: Path) -> list[Image
     images: dict[Path, ImageSource] = {}
     problems: list[str] = []
     left_out: Counter[str] = Counter()
-    results = except_in.resolve()
+    results = os.path.realpath(except_in)  # Path.resolve refuses links that lead in a circle
     for source in sources:
         try:
             listing = _list_source(_expanded(source))
@@ -205,19 +205,27 @@ def _files_below(folder: Path) -> Iterator[Path]:
             logger.warning("%s: cannot be read (%s) and is left out", here, error.strerror)
             continue
         for entry in entries:
-            if not entry.is_dir():
+            if not _is_folder(entry):
                 yield here / entry.name
             elif not entry.name.startswith("."):
                 (links if entry.is_symlink() else folders).append(here / entry.name)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link in a circle, or into a folder that must not be read
+        return False
 
 
 def _choose_images(paths: Iterator[Path], *, root: Path) -> _Listing:
     listing = _Listing()
     for path in sorted(paths):
         relative = path.relative_to(root)
-        if any(part.startswith(".") for part in relative.parts) or path.is_dir():
+        # Not Path.is_dir and is_file, which raise where nobody may look.
+        if any(part.startswith(".") for part in relative.parts) or os.path.isdir(path):  # noqa: PTH112
             continue
-        if path.suffix.lower() in image_suffixes() and path.is_file():
+        if path.suffix.lower() in image_suffixes() and os.path.isfile(path):  # noqa: PTH113
             listing.images.append(ImageSource(path, relative))
         else:
             listing.left_out[path.suffix.lower()] += 1

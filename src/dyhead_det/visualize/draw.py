@@ -236,8 +236,9 @@ def text_height(font: Font) -> int:
 
 def shortened(text: str, font: Font, width: int) -> str:
     """Cut a text that is wider than `width` pixels and end it with an ellipsis."""
-    if font.getlength(text) <= width:
+    if len(text) <= width and font.getlength(text) <= width:
         return text
+    text = text[: max(1, width)]  # no letter is narrower than a pixel, and Pillow bounds the length
     num_fitting = bisect.bisect_right(
         range(1, len(text)), width, key=lambda n: math.ceil(font.getlength(text[:n] + "…"))
     )

@@ -73,6 +73,17 @@ def test_a_missing_image_a_pipe_and_another_case_are_errors(folder):
     assert "4 images (2 opened)" in text
 
 
+def test_a_name_that_is_refused_is_not_opened_too(folder):
+    document = json.loads((folder / "train.json").read_text())
+    document["images"][0]["file_name"] = "/etc/passwd"
+    change(folder, images=document["images"])
+    result = check(folder)
+    assert list(result.problems.refused) == [
+        "images whose file_name is no path inside the images folder"
+    ]
+    assert result.num_opened == len(document["images"]) - 1
+
+
 def test_an_end_marker_that_is_lacking_is_a_warning(folder):
     file = io.BytesIO()
     Image.open(folder / "images" / "0.png").save(file, format="JPEG")

@@ -239,6 +239,21 @@ def test_a_class_without_ground_truth_has_no_number_and_is_shown_as_a_dash():
     assert result.table().splitlines()[-1].split() == ["dog", "0", "-", "-"]
 
 
+@pytest.mark.parametrize("backend", ["pycocotools", "faster-coco-eval"])
+def test_classes_without_objects_change_no_number_and_take_no_memory(backend):
+    rows, detections = (1, 7, 0, 0, 20, 20), [found(1, 7, 0, 0, 20, 20), found(2, 3, 5, 5, 9, 9)]
+    many = CategoryMap((*CATS_AND_DOGS, *(Category(f"c{i}", 100 + i) for i in range(20_000))))
+    results = [
+        evaluate_detections(
+            ground_truth(rows, categories=categories), detections, categories, backend=backend
+        )
+        for categories in (CATS_AND_DOGS, many)
+    ]
+    assert results[0].metrics == results[1].metrics
+    assert results[0].classes == results[1].classes[:2]
+    assert {(line.AP, line.num_boxes) for line in results[1].classes[2:]} == {(None, 0)}
+
+
 def test_the_table_shows_twelve_numbers_and_every_class():
     table = evaluate_detections(
         ground_truth((1, 7, 0, 0, 20, 20), (2, 3, 0, 0, 50, 50)),

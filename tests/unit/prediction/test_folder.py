@@ -13,6 +13,7 @@ from dyhead_det.contracts import Category, CategoryMap
 from dyhead_det.data.images import read_image
 from dyhead_det.errors import ConfigError, DatasetError, OutputError, StoppedError
 from dyhead_det.prediction import folder
+from dyhead_det.prediction.detections import Detections
 from dyhead_det.prediction.folder import predict_to_folder
 from dyhead_det.prediction.predictor import Predictor
 
@@ -203,6 +204,18 @@ def test_pictures_that_cannot_be_written_cost_nothing_else(predictor, photos, tm
     assert sorted(path.name for path in (out / "pictures").rglob("*.png")) == ["b.png", "c.png"]
 
 
+def test_a_picture_that_cannot_be_drawn_costs_nothing_else(
+    predictor, photos, tmp_path, monkeypatch
+):
+    def draw(detections, image):
+        raise ValueError("too many characters")
+
+    monkeypatch.setattr(Detections, "draw", draw)
+    with pytest.raises(OutputError, match=r"3 of 3 pictures .*ValueError: too many characters"):
+        predict_to_folder(predictor, [photos], tmp_path / "out", **OPTIONS)
+    assert len(json.loads((tmp_path / "out" / "detections.json").read_text())) == 6
+
+
 def test_results_that_cannot_be_written_are_told_by_number(
     predictor, photos, tmp_path, monkeypatch
 ):
@@ -224,7 +237,12 @@ def test_prediction_works_outside_the_main_thread(predictor, photos, tmp_path):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"batch_size": 0}, {"batch_size": -1}, {"min_score": float("nan")}, {"max_detections": -1}],
+    [
+        {"batch_size": 0},
+        {"batch_size": 10**30},
+        {"min_score": float("nan")},
+        {"max_detections": -1},
+    ],
 )
 def test_an_argument_out_of_range_is_named_before_any_image_is_looked_for(
     predictor, tmp_path, wrong

@@ -92,6 +92,12 @@ def test_colors_of_16_bits_are_read_as_pillow_reads_their_file():
     assert as_image(high).tolist() == [[[0, 255]], [[0, 128]], [[1, 1]]]
 
 
+def test_the_order_of_bytes_in_memory_does_not_matter():
+    values = np.random.default_rng(0).integers(65536, size=(5, 7), dtype=np.uint16)
+    assert torch.equal(as_image(values.astype(">u2")), as_image(values))
+    assert torch.equal(as_image(values.astype("<u2")), as_image(values))
+
+
 @pytest.mark.parametrize("mode", ["LA", "RGBA"])
 def test_floats_with_opacity_differ_from_8_bits_by_rounding_only(mode):
     array = np.asarray(picture(mode))

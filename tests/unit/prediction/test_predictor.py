@@ -155,8 +155,8 @@ def test_detections_draw_themselves_on_the_image(predictor):
 @pytest.mark.parametrize(
     ("argument", "value"),
     [
-        *(("batch_size", value) for value in (0, -1, 1.5, "2", None, True)),
-        *(("max_detections", value) for value in (0, -1, 2.0)),
+        *(("batch_size", value) for value in (0, -1, 1.5, "2", None, True, 10**30)),
+        *(("max_detections", value) for value in (0, -1, 2.0, 10**30)),
         *(("min_score", value) for value in (-0.1, 1.1, float("nan"), float("inf"), "high", None)),
     ],
 )

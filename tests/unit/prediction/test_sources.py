@@ -119,6 +119,19 @@ def test_linked_folders_are_entered_once(linked, tmp_path, source):
     assert relatives(found) == ["a.png", "linked/c.png", "linked/deep/d.png", "z/b.png"]
 
 
+@pytest.mark.parametrize("source", [".", "**", "*"])
+def test_a_link_that_leads_in_a_circle_costs_no_other_image(linked, tmp_path, source):
+    (linked / "loop.png").symlink_to("loop.png")
+    found = find_images([linked / source], except_in=tmp_path / "out")
+    assert "a.png" in relatives(found)
+    assert "loop.png" not in relatives(found)
+
+
+def test_results_in_a_link_that_leads_in_a_circle_are_no_input(photos, tmp_path):
+    (tmp_path / "out").symlink_to("out")
+    assert find_images([photos], except_in=tmp_path / "out" / "pictures")
+
+
 def test_a_pattern_of_any_depth_has_parts_before_and_behind(photos, tmp_path):
     found = find_images([str(photos / "d*" / "**" / "?.webp")], except_in=tmp_path / "out")
     assert relatives(found) == ["deep/er/c.webp"]

@@ -123,6 +123,14 @@ def test_long_names_end_with_an_ellipsis_within_the_width():
     assert shortened("cat", font, 60) == "cat"
 
 
+@pytest.mark.parametrize("letter", ["i", ".", "W"])
+def test_a_name_longer_than_pillow_measures_is_cut_as_any_other(letter):
+    font = _font((64, 64))
+    text = shortened(letter * 2_000_000, font, 60)
+    assert text == shortened(letter * 200, font, 60)
+    assert font.getlength(text) <= 60
+
+
 def test_text_is_black_on_light_and_white_on_dark_colors():
     assert _text_color((255, 255, 0)) == (0, 0, 0)
     assert _text_color((0, 0, 139)) == (255, 255, 255)

@@ -33,7 +33,8 @@ class ImageFolder:
 
     def in_another_case(self, name: str) -> str | None:
         """Return the name of a file that differs in nothing but upper and lower case."""
-        return self._find(name, _caseless)
+        found = self._find(name, _caseless)
+        return None if found == name else found  # itself where it is a link to nothing
 
     def _find(self, name: str, fold: Fold) -> str | None:
         found = ""

@@ -5,6 +5,7 @@ The same seed gives the same pictures, and with one version of Pillow the same b
 
 import colorsys
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def draw_demo(
     }
     if _is_complete(folder, info):
         return
-    if folder.exists() and not _is_replaceable(folder):
+    if os.path.lexists(folder) and not _is_replaceable(folder):
         raise DatasetError(
             f"{folder} holds something else than a demo data set; choose another folder"
         )

@@ -43,3 +43,8 @@ def test_a_file_in_another_case_is_named(tmp_path):
 @pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "x/" * 3000 + "y"])
 def test_names_that_no_file_can_have_are_not_there(tmp_path, name):
     assert name not in ImageFolder(tmp_path)
+
+
+def test_a_link_to_nothing_is_not_called_another_case_of_itself(tmp_path):
+    (tmp_path / "a.png").symlink_to("nowhere")
+    assert ImageFolder(tmp_path).in_another_case("a.png") is None

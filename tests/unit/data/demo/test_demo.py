@@ -102,6 +102,13 @@ def test_a_file_in_the_way_is_never_touched(tmp_path):
         draw(tmp_path / "shapes")
 
 
+def test_a_link_to_nothing_is_never_touched(tmp_path):
+    (tmp_path / "demo").symlink_to("demo")
+    with pytest.raises(DatasetError, match="something else"):
+        draw(tmp_path / "demo")
+    assert (tmp_path / "demo").is_symlink()
+
+
 def test_an_interrupted_drawing_leaves_nothing(tmp_path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
