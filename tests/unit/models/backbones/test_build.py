@@ -130,7 +130,9 @@ def test_local_weights_of_a_timm_model_are_loaded(tmp_path):
 def test_weights_of_another_model_are_refused(tmp_path):
     path = tmp_path / "weights.pth"
     torch.save(torchvision.models.resnet50().state_dict(), path)
-    with pytest.raises(CheckpointError, match=r"made for another model, \d+ tensors differ: layer1\.0"):
+    with pytest.raises(
+        CheckpointError, match=r"made for another model, \d+ tensors differ: layer1\.0"
+    ):
         build(weights=path)
     torch.save({"something": torch.zeros(1)}, path)
     with pytest.raises(CheckpointError, match="no key fits; it has something"):
