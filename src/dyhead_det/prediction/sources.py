@@ -92,7 +92,7 @@ def picture_paths(images: Sequence[ImageSource], folder: Path) -> list[Path]:
     JPEG stays JPEG, all else becomes PNG. No two images share a path, not even on a file system
     that ignores case, and none is the path of an input: the later one gets a number.
     """
-    folder = folder.resolve()
+    folder = Path(os.path.realpath(folder))  # as in `find_images`
     taken = {str(image.path.resolve()).casefold() for image in images}
     numbers: Counter[str] = Counter()  # where to go on counting, by the path that was wanted
     paths = []

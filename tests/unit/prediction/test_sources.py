@@ -129,7 +129,8 @@ def test_a_link_that_leads_in_a_circle_costs_no_other_image(linked, tmp_path, so
 
 def test_results_in_a_link_that_leads_in_a_circle_are_no_input(photos, tmp_path):
     (tmp_path / "out").symlink_to("out")
-    assert find_images([photos], except_in=tmp_path / "out" / "pictures")
+    images = find_images([photos], except_in=tmp_path / "out" / "pictures")
+    assert len(picture_paths(images, tmp_path / "out" / "pictures")) == len(images) > 0
 
 
 def test_a_pattern_of_any_depth_has_parts_before_and_behind(photos, tmp_path):
