@@ -1,7 +1,7 @@
 """Checkpoints: plain tensors and values, written whole or not at all, read field by field."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class Checkpoint:
     model: the detector's state dict, on the CPU when it was read from a file.
     metrics: COCO numbers on the validation data at this step, if there are any.
     training: the state of the run (see `training.run`), plain values as they were read, or None.
+    source: what messages call it: its file, if it was read from one.
     """
 
     config: RunConfig
@@ -41,6 +42,7 @@ class Checkpoint:
     step: int
     metrics: dict[str, float | None]
     training: dict[str, Any] | None = None
+    source: str = field(default="the checkpoint", compare=False)
 
 
 @main_only
@@ -110,7 +112,7 @@ def parse_checkpoint(content: object, *, source: str) -> Checkpoint:
             f"{source}: written by a newer dyhead-det (format {version}); upgrade it"
         )
     try:
-        return _parse_fields(content, version)
+        return _parse_fields(content, version, source)
     except ValidationError as error:
         first = error.errors()[0]
         place = printable(".".join(map(str, ("config", *first["loc"]))), max_length=80)
@@ -126,7 +128,7 @@ def is_ours(content: object) -> bool:
     return isinstance(content, Mapping) and content.get("format") == FORMAT
 
 
-def _parse_fields(content: dict[str, Any], version: int) -> Checkpoint:
+def _parse_fields(content: dict[str, Any], version: int, source: str) -> Checkpoint:
     config = _field(content, "config", dict)
     _require_plain(config, "config")
     if content.get("training") is not None:
@@ -145,6 +147,7 @@ def _parse_fields(content: dict[str, Any], version: int) -> Checkpoint:
         step=step,
         metrics=_parse_metrics(_field(content, "metrics", dict)),
         training=content.get("training"),
+        source=source,
     )
 
 
@@ -211,6 +214,9 @@ def _parse_metrics(values: dict[Any, Any]) -> dict[str, float | None]:
         if value is not None and type(value) not in (int, float):
             shown = printable(name, max_length=80)
             raise ValueError(f"metrics.{shown}: a {type(value).__name__} instead of a number")
+        if isinstance(value, int) and value.bit_length() > _MAX_BITS:
+            shown = printable(name, max_length=80)
+            raise ValueError(f"metrics.{shown}: a number of {value.bit_length()} bits")
     return metrics
 
 

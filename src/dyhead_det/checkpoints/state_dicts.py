@@ -114,9 +114,16 @@ def require_finite(tensors: Mapping[str, Tensor], *, source: str) -> None:
     """Refuse weights with which nothing is ever found.
 
     Raises:
-        CheckpointError: If any number is NaN or infinite.
+        CheckpointError: If any number is NaN or infinite as float32, which models compute in, or a
+            variance is negative.
     """
     broken = [name for name, value in tensors.items() if not _is_finite(value)]
+    negative = [name for name, value in tensors.items() if _is_negative_variance(name, value)]
+    if negative:
+        raise CheckpointError(
+            f"{source}: variances below zero in {len(negative)} of {len(tensors)} tensors: "
+            f"{listed(negative, max_named=3)}; no training leaves such"
+        )
     if broken:
         raise CheckpointError(
             f"{source}: NaN or infinite numbers in {len(broken)} of {len(tensors)} tensors: "
@@ -162,8 +169,12 @@ def _without_computed(
 def _is_finite(value: Tensor) -> bool:
     if not value.is_floating_point() or not value.numel():
         return True
-    least, greatest = value.aminmax()  # both NaN where any is
+    least, greatest = value.to(torch.float32).aminmax()  # both NaN where any is
     return bool(torch.isfinite(least) & torch.isfinite(greatest))
+
+
+def _is_negative_variance(name: str, value: Tensor) -> bool:
+    return name.endswith("running_var") and value.is_floating_point() and bool((value < 0).any())
 
 
 def _type_name(tensor: Tensor) -> str:

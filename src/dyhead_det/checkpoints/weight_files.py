@@ -36,7 +36,8 @@ MAX_VALUES = 500_000
 MAX_DEPTH = 32
 
 # An archive, or a pickle of Python 3 or of the last years of 2.
-_PYTORCH_STARTS = (b"PK", b"\x80")
+_ARCHIVE_START = b"PK\x03\x04"
+_PYTORCH_STARTS = (_ARCHIVE_START, b"\x80")
 _BEGINNING_BYTES = 64
 _MAX_REASON = 300
 
@@ -89,6 +90,8 @@ def _read(file: BinaryIO, path: Path) -> object:
         )
     if zipfile.is_zipfile(file):
         return plain_values(read_archive(file))
+    if beginning.startswith(_ARCHIVE_START):
+        raise EOFError("an archive without its end: the file is cut short; fetch or copy it again")
     file.seek(0)
     if beginning.startswith(OLD_FORMAT_START):
         return plain_values(read_old_format(file))
@@ -181,7 +184,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     if not tensors:
         has = f"it is a {type(content).__name__}"
         if isinstance(content, Mapping):
-            has = f"its keys are {listed(content)}"
+            has = f"its keys are {listed(content)}" if content else "it is empty"
         raise CheckpointError(f"{path}: holds no named tensors; {has}")
     return tensors
 

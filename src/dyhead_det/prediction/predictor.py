@@ -32,9 +32,6 @@ from dyhead_det.prediction.arguments import (
 from dyhead_det.prediction.detections import Detections
 from dyhead_det.prediction.images import ImageLike, as_image, reduce_large
 
-# What messages call a checkpoint whose file is not known any more.
-_SOURCE = "the checkpoint"
-
 AnyImage = TypeVar("AnyImage", bound=ImageLike)
 
 
@@ -247,13 +244,13 @@ def rebuild_detector(
 ) -> Detector:
     """Build the detector of a checkpoint on the CPU; arguments and errors are those of `load`."""
     model, num_classes = checkpoint.config.model, len(checkpoint.categories)
-    require_consistent(checkpoint, source=_SOURCE)
+    require_consistent(checkpoint, source=checkpoint.source)
     if model.backbone.name.startswith("timm/"):  # which has models of any size
         with torch.device("meta"):
             planned = build_detector(model, num_classes=num_classes, load_backbone_weights=False)
-        require_exact(checkpoint.model, planned.state_dict(), source=_SOURCE)
+        require_exact(checkpoint.model, planned.state_dict(), source=checkpoint.source)
     detector = build_detector(model, num_classes=num_classes, load_backbone_weights=False)
-    load_exactly(detector, checkpoint.model, source=_SOURCE)
+    load_exactly(detector, checkpoint.model, source=checkpoint.source)
     short, long = _test_size(checkpoint.config.model.input, short_edge, long_edge)
     detector.set_test_size(short_edge=short, long_edge=long)
     return detector

@@ -7,9 +7,9 @@ from dyhead_det.checkpoints.state_dicts import load_exactly
 from dyhead_det.config.schema import RunConfig, changed_keys, to_plain
 from dyhead_det.distributed.world import get_world_size
 from dyhead_det.errors import CheckpointError, ConfigError
-from dyhead_det.escaping import printable
 from dyhead_det.reporting.metrics_file import drop_rows_after
 from dyhead_det.training.optim import learning_rate_factor
+from dyhead_det.training.optimizer_state import load_optimizer
 from dyhead_det.training.run import Run, RunParts
 from dyhead_det.training.state import DataFingerprint, EMAState, TrainState
 
@@ -87,6 +87,11 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
         msg = f"{path}: holds no state of a run to go on with"
         raise CheckpointError(msg)
     state = TrainState.from_plain(checkpoint.training, path)
+    if state.progress.step != checkpoint.step:
+        raise CheckpointError(
+            f"{path}: damaged: the weights are of step {checkpoint.step}, the state of the run of "
+            f"step {state.progress.step}"
+        )
     _require_same_configuration(parts, checkpoint.config)
     _require_same_data(parts, state.data)
     _require_steps_left(parts, state.progress.step)
@@ -94,12 +99,11 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
     if parts.ema is not None and state.ema is not None:
         load_exactly(parts.detector, state.ema.trained_model, source=f"{path}: without EMA")
         parts.ema.n_averaged.fill_(state.ema.num_averaged)
+    load_optimizer(parts.optimizer, state.optimizer, source=str(path))
     try:
-        parts.optimizer.load_state_dict(state.optimizer)
         parts.scaler.load_state_dict(state.scaler)
-    except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
-        reason = printable(error, max_length=200)
-        msg = f"{path}: the state of its optimizer is another run's ({reason})"
+    except (LookupError, RuntimeError) as error:
+        msg = f"{path}: the state of its gradient scaler is another run's"
         raise CheckpointError(msg) from error
     run.progress = state.progress
     run.mark_saved()

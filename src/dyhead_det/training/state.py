@@ -1,12 +1,14 @@
 """How far a run has come (`Progress`), and what `last.pt` keeps of it (`TrainState`)."""
 
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 
 from dyhead_det.errors import CheckpointError
 from dyhead_det.training.early_stopping import EarlyStopping
+
+Count = Annotated[int, Field(ge=0)]
 
 # COCO numbers by name; None where nothing is annotated.
 Metrics = dict[str, float | None]
@@ -21,7 +23,7 @@ class LossSums:
     """
 
     sums: dict[str, float] = field(default_factory=dict)
-    num_steps: int = 0
+    num_steps: Count = 0
 
     def add(self, values: dict[str, float]) -> None:
         """Add the values of a step."""
@@ -48,8 +50,8 @@ class Progress:
     early_stopping: None where nothing stops the run early.
     """
 
-    step: int
-    evaluated_step: int
+    step: Count
+    evaluated_step: Count
     metrics: Metrics
     best: Metrics
     losses: LossSums
@@ -69,7 +71,7 @@ class EMAState:
     trained_model: State dict of the weights that are trained.
     """
 
-    num_averaged: int
+    num_averaged: Count
     trained_model: dict[str, Any]
 
 
@@ -77,7 +79,7 @@ class EMAState:
 class DataFingerprint:
     """What tells whether a run goes on with the same training data."""
 
-    num_images: int
+    num_images: Count
     digest: str
 
 
@@ -95,10 +97,10 @@ class TrainState:
 
     progress: Progress
     optimizer: dict[str, Any]
-    scaler: dict[str, Any]
+    scaler: dict[str, int | FiniteFloat]
     ema: EMAState | None
     data: DataFingerprint
-    world_size: int
+    world_size: Count
 
     def to_plain(self) -> dict[str, Any]:
         """Return plain values and tensors, as they are stored; no tensor is copied."""
@@ -120,7 +122,7 @@ class TrainState:
             source: The file, for messages.
 
         Raises:
-            CheckpointError: If something is missing or of another type.
+            CheckpointError: If something is missing, of another type or out of bounds.
         """
         try:
             return TypeAdapter(cls).validate_python(plain)

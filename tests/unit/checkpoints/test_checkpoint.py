@@ -7,6 +7,7 @@ from dyhead_det.checkpoints import checkpoint as checkpoint_module
 from dyhead_det.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from dyhead_det.contracts import Category, CategoryMap
 from dyhead_det.errors import CheckpointError
+from dyhead_det.prediction.predictor import load
 
 from conftest import make_config
 
@@ -37,6 +38,18 @@ def test_what_is_saved_is_loaded(tmp_path):
         {"AP": 0.5, "APs": None},
         {"best": {}},
     )
+
+
+def test_a_checkpoint_is_called_by_its_file_in_what_is_wrong_with_its_model(tmp_path):
+    save_checkpoint(tmp_path / "a.pt", make_checkpoint())
+    with pytest.raises(CheckpointError, match=r"/a\.pt: configuration and weights differ"):
+        load(tmp_path / "a.pt", device="cpu")
+
+
+def test_a_score_that_is_no_score_is_refused(tmp_path):
+    save_checkpoint(tmp_path / "a.pt", make_checkpoint(metrics={"AP": 10**400}))
+    with pytest.raises(CheckpointError, match=r"a\.pt: metrics\.AP: a number of 1329 bits"):
+        load_checkpoint(tmp_path / "a.pt")
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch):

@@ -4,7 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from dyhead_det.checkpoints.state_dicts import is_computed, load_exactly, load_into
+from dyhead_det.checkpoints.state_dicts import (
+    is_computed,
+    load_exactly,
+    load_into,
+    require_finite,
+)
 from dyhead_det.errors import CheckpointError
 
 
@@ -48,6 +53,25 @@ def test_numbers_that_are_none_are_refused(number):
     tensors = {"weight": torch.ones(3, 2), "bias": torch.tensor([0.0, number, 1.0])}
     with pytest.raises(CheckpointError, match="x: NaN or infinite numbers in 1 of 2 tensors: bias"):
         load_into(nn.Linear(2, 3), tensors, source="x")
+
+
+def test_numbers_beyond_float32_are_refused_since_they_become_infinite():
+    tensors = {"weight": torch.full((3, 2), 1e300, dtype=torch.float64)}
+    with pytest.raises(CheckpointError, match="x: NaN or infinite numbers in 1 of 1 tensors"):
+        require_finite(tensors, source="x")
+
+
+def test_a_negative_variance_is_refused_since_its_root_is_no_number():
+    tensors = {"norm.running_var": torch.tensor([1.0, -1.0]), "norm.running_mean": -torch.ones(2)}
+    with pytest.raises(CheckpointError, match=r"x: variances below zero in 1 of 2.*running_var"):
+        require_finite(tensors, source="x")
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_floats_of_eight_bits_are_compared_too(dtype):
+    require_finite({"weight": torch.ones(2).to(dtype)}, source="x")
+    with pytest.raises(CheckpointError, match="x: NaN"):
+        require_finite({"weight": torch.tensor([float("nan")]).to(dtype)}, source="x")
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

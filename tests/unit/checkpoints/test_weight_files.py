@@ -71,6 +71,14 @@ def test_a_truncated_file_is_refused(tmp_path, is_zip):
         read_weight_file(tmp_path / "half.pt")
 
 
+def test_an_archive_that_is_cut_short_is_called_so(tmp_path):
+    path = tmp_path / "x.pt"
+    torch.save({"w": torch.rand(1000)}, path)
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(CheckpointError, match=r"x\.pt: damaged.*the file is cut short"):
+        read_weight_file(path)
+
+
 def test_a_file_with_a_wrong_byte_is_refused_by_its_checksum(tmp_path):
     path = tmp_path / "x.pt"
     torch.save({"w": torch.full((1000,), 3.0)}, path)

@@ -71,6 +71,26 @@ def test_what_is_of_another_type_is_named(state, path, value):
         TrainState.from_plain(plain, "last.pt")
 
 
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("progress", "step"), -1),
+        (("progress", "evaluated_step"), -1),
+        (("progress", "losses", "num_steps"), -1),
+        (("ema", "num_averaged"), -1),
+        (("data", "num_images"), -1),
+        (("world_size",), -1),
+        (("scaler",), {"scale": "x"}),
+        (("scaler",), {"scale": float("nan")}),
+    ],
+)
+def test_what_is_out_of_bounds_is_named(state, path, value):
+    plain = state.to_plain()
+    section_with(plain, path)[path[-1]] = value
+    with pytest.raises(CheckpointError, match=rf"last\.pt: the state .*: {'.'.join(path)}"):
+        TrainState.from_plain(plain, "last.pt")
+
+
 @pytest.mark.parametrize("path", FIELDS)
 def test_what_is_missing_is_named(state, path):
     plain = state.to_plain()
