@@ -8,6 +8,7 @@ next finer and the next coarser one. This file is the documentation of the formu
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Literal, get_args
 
 import torch
@@ -102,6 +103,17 @@ class DyHeadBlock(nn.Module):
                 resize(self.coarser(coarse, offsets_and_masks, deform_backend), x.shape[-2:])
             )
         return candidates
+
+
+def check_counts(**counts: int) -> None:
+    """Refuse what is no number of channels or blocks: without any, DyHead would do nothing.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+            raise ValueError(f"{name} is a whole number from 1 on, not {value!r}")
 
 
 def check_options(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from dyhead_det.dyhead.block import Attention, CoarseOffsets, DyHeadBlock, Spatial
+from dyhead_det.dyhead.block import Attention, CoarseOffsets, DyHeadBlock, Spatial, check_counts
 from dyhead_det.dyhead.dynamic_relu import CoefficientsOf
 from dyhead_det.dyhead.fast import attend_fast
 from dyhead_det.dyhead.pyramid import Pyramid, list_levels, with_levels
@@ -35,7 +35,8 @@ class DyHead(nn.Module):
         deform_backend: what computes deformable convolutions, see `ops/deform_conv.py`.
 
     Raises:
-        ValueError: an option that does not exist, or channels that do not form 16 groups.
+        ValueError: an option that does not exist, channels that do not form 16 groups, or no block
+            at all.
 
     Example:
         >>> import torch
@@ -64,6 +65,8 @@ class DyHead(nn.Module):
     ) -> None:
         super().__init__()
         check_backend(deform_backend)
+        check_counts(channels=channels, num_blocks=num_blocks)
+        self.channels = channels
         self.deform_backend = deform_backend
         # `attend_fast` knows the block with all its modules.
         self.can_be_fast = len(set(attention)) == 3 and spatial == "deform"
@@ -98,7 +101,7 @@ class DyHead(nn.Module):
         Raises:
             ValueError: maps that are not such a pyramid.
         """
-        levels = list_levels(pyramid)
+        levels = list_levels(pyramid, channels=self.channels)
         attended = self._attend(levels)
         if self.residual_scale is not None:
             scale = self.residual_scale[:, None, None]

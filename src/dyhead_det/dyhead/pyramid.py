@@ -14,14 +14,14 @@ from torch import Tensor
 Pyramid = TypeVar("Pyramid", list[Tensor], dict[str, Tensor], OrderedDict[str, Tensor])
 
 
-def list_levels(pyramid: Sequence[Tensor] | dict[str, Tensor]) -> list[Tensor]:
+def list_levels(pyramid: Sequence[Tensor] | dict[str, Tensor], *, channels: int) -> list[Tensor]:
     """Return the maps of a pyramid, fine to coarse.
 
     Raises:
         ValueError: see `check_pyramid`.
     """
     levels = list(pyramid.values() if isinstance(pyramid, dict) else pyramid)
-    check_pyramid(levels)
+    check_pyramid(levels, channels=channels)
     return levels
 
 
@@ -34,14 +34,23 @@ def with_levels(pyramid: Pyramid, levels: list[Tensor]) -> Pyramid:
     return levels
 
 
-def check_pyramid(levels: Sequence[Tensor]) -> None:
+def check_pyramid(levels: Sequence[Tensor], *, channels: int) -> None:
     """Refuse maps that are no pyramid: at least one, each half (rounded up) the one before.
+
+    Args:
+        levels: Maps (B, C, H_l, W_l), fine to coarse.
+        channels: C.
 
     Raises:
         ValueError: naming the first level that does not fit.
     """
     if not levels:
         raise ValueError("DyHead needs at least one pyramid level, got none")
+    if levels[0].ndim != 4 or levels[0].shape[1] != channels:
+        raise ValueError(
+            f"DyHead of {channels} channels needs a list or dict of maps (B, {channels}, H, W), "
+            f"level 0 is {tuple(levels[0].shape)}"
+        )
     for level, (finer, coarser) in enumerate(pairwise(levels), start=1):
         expected = (*finer.shape[:2], *(-(-size // 2) for size in finer.shape[2:]))
         if tuple(coarser.shape) != expected:

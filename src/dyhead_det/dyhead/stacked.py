@@ -42,6 +42,7 @@ from dyhead_det.dyhead.block import (
     Attention,
     Spatial,
     build_offset_conv,
+    check_counts,
     check_options,
     halve,
     split_offsets_and_masks,
@@ -95,6 +96,8 @@ class StackedDyHead(nn.Module):
     ) -> None:
         super().__init__()
         check_backend(deform_backend)
+        check_counts(channels=channels, num_blocks=num_blocks)
+        self.channels = channels
         self.deform_backend = deform_backend
         self.blocks = nn.ModuleList(
             StackedBlock(
@@ -125,7 +128,7 @@ class StackedDyHead(nn.Module):
         Raises:
             ValueError: maps that are not such a pyramid.
         """
-        levels = list_levels(pyramid)
+        levels = list_levels(pyramid, channels=self.channels)
         stacked = stack_levels(levels)  # (B, L, C, H, W)
         for block in self.blocks:
             stacked = block(stacked, self.deform_backend)

@@ -98,6 +98,23 @@ def test_maps_that_are_no_pyramid_are_refused(levels: list[Tensor], message: str
         small_dyhead()(levels)
 
 
+@pytest.mark.parametrize("module", [DyHead, StackedDyHead])
+@pytest.mark.parametrize(
+    "levels", [torch.rand(1, 32, 8, 8), [torch.rand(32, 8, 8)], pyramid((8, 8), channels=16)]
+)
+def test_a_map_of_another_form_is_told_with_the_form_that_is_needed(module, levels) -> None:
+    with pytest.raises(ValueError, match=r"32 channels needs .* maps \(B, 32, H, W\), level 0 is"):
+        module(32, 1)(levels)
+
+
+@pytest.mark.parametrize("module", [DyHead, StackedDyHead])
+@pytest.mark.parametrize("name", ["channels", "num_blocks"])
+@pytest.mark.parametrize("value", [0, -16, 16.0, "16", True, None])
+def test_what_is_no_number_of_channels_or_blocks_is_refused(module, name, value) -> None:
+    with pytest.raises(ValueError, match=f"^{name} is a whole number from 1 on, not "):
+        module(**{"channels": 32, "num_blocks": 1, name: value})
+
+
 def test_channels_that_do_not_form_16_groups_are_refused() -> None:
     with pytest.raises(ValueError, match="divisible by 16, got 24"):
         small_dyhead(channels=24)
