@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,13 @@ SMALL_DETECTORS = {
 }
 
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+def pytest_configure():
+    """Let programs under test meet signals as in a terminal: `nohup` and `&` ignore some."""
+    for name, handler in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), handler)
 
 
 @pytest.fixture(autouse=True)

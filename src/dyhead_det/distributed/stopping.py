@@ -69,9 +69,11 @@ class StopSignals:
     def take_over_signals(self) -> None:
         """Take the place of the handlers of signals that end a program.
 
-        Those that a program in another language has set could not be put back.
+        A signal that is ignored stays so, as under `nohup`. Handlers that a program in another
+        language has set (None) could not be put back.
         """
-        known = [number for number in _SIGNALS if signal.getsignal(number) is not None]
+        kept = (None, signal.SIG_IGN)
+        known = [number for number in _SIGNALS if signal.getsignal(number) not in kept]
         self._previous = {number: signal.signal(number, self._note) for number in known}
 
     def give_back_signals(self) -> None:
