@@ -100,6 +100,8 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
         load_exactly(parts.detector, state.ema.trained_model, source=f"{path}: without EMA")
         parts.ema.n_averaged.fill_(state.ema.num_averaged)
     load_optimizer(parts.optimizer, state.optimizer, source=str(path))
+    if state.progress.step > 0:  # the rate of the last step, which a run with none left saves again
+        parts.learning_rate.set(state.progress.step - 1)
     try:
         parts.scaler.load_state_dict(state.scaler)
     except (LookupError, RuntimeError) as error:
