@@ -9,6 +9,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from dyhead_det.contracts import Target
+from dyhead_det.data.transforms import bounding_boxes
 
 
 class CustomAugmentation:
@@ -40,19 +41,12 @@ class CustomAugmentation:
         Raises:
             TypeError: If the transform returns anything else than an image and a target.
         """
-        given = {
-            "boxes": tv_tensors.BoundingBoxes(
-                target["boxes"],
-                format=tv_tensors.BoundingBoxFormat.XYXY,
-                canvas_size=(image.shape[-2], image.shape[-1]),
-            ),
-            "labels": target["labels"],
-        }
+        given = {"boxes": bounding_boxes(image, target), "labels": target["labels"]}
         new_image, boxes, labels = _unpack(self.transform(tv_tensors.Image(image), given))
         pixels = self._to_bytes(new_image).as_subclass(Tensor)
-        corners = self._to_xyxy(boxes).as_subclass(Tensor).float()  # (N, 4)
-        has_area = (corners[:, 2:] > corners[:, :2]).all(dim=1)
-        return pixels, {**target, "boxes": corners[has_area], "labels": labels[has_area]}
+        xyxy = self._to_xyxy(boxes).as_subclass(Tensor).float()  # (N, 4)
+        has_area = (xyxy[:, 2:] > xyxy[:, :2]).all(dim=1)
+        return pixels, {**target, "boxes": xyxy[has_area], "labels": labels[has_area]}
 
 
 def _unpack(

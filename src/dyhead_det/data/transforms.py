@@ -51,12 +51,7 @@ class Augmentation:
         Returns:
             The image, (3, H', W') uint8, and its target without boxes that are out of sight.
         """
-        boxes = tv_tensors.BoundingBoxes(
-            target["boxes"],
-            format=tv_tensors.BoundingBoxFormat.XYXY,
-            canvas_size=(image.shape[-2], image.shape[-1]),
-        )
-        sample: Any = (tv_tensors.Image(image), boxes)
+        sample: Any = (tv_tensors.Image(image), bounding_boxes(image, target))
         for transform in (*self.geometry, self._clamp):
             sample = transform(*sample)
         whole = sample[1].as_subclass(Tensor)  # (N, 4)
@@ -66,6 +61,15 @@ class Augmentation:
         keep = _are_in_sight(seen, whole)
         augmented: Target = {**target, "boxes": seen[keep], "labels": target["labels"][keep]}
         return sample[0].as_subclass(Tensor), augmented
+
+
+def bounding_boxes(image: Tensor, target: Target) -> tv_tensors.BoundingBoxes:
+    """Return the boxes of a target, (N, 4) xyxy, as transforms take them: on their image."""
+    return tv_tensors.BoundingBoxes(
+        target["boxes"],
+        format=tv_tensors.BoundingBoxFormat.XYXY,
+        canvas_size=(image.shape[-2], image.shape[-1]),
+    )
 
 
 class _ScaleJitter(v2.ScaleJitter):  # type: ignore[misc]  # torchvision has no types

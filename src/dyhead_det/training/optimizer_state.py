@@ -10,6 +10,8 @@ from dyhead_det.errors import CheckpointError
 from dyhead_det.escaping import printable
 
 _STEP = "step"
+# What a state of another form makes PyTorch, or this file, raise.
+_MISFITS = (ValueError, LookupError, TypeError, AttributeError, RuntimeError)
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], *, source: str) -> None:
@@ -33,10 +35,10 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], *, s
         for index, values in state["state"].items():
             _require_fitting(values, parameters[index], place=f"state.{index}")
         optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
-    except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
-        raise _another_runs(source, error) from error
-    except CheckpointError as error:
-        raise _another_runs(source, error) from error
+    except (*_MISFITS, CheckpointError) as error:
+        reason = printable(error, max_length=200)
+        msg = f"{source}: the state of its optimizer is another run's ({reason})"
+        raise CheckpointError(msg) from error
 
 
 def _require_fitting(values: dict[str, Any], parameter: Tensor, *, place: str) -> None:
@@ -51,8 +53,3 @@ def _require_fitting(values: dict[str, Any], parameter: Tensor, *, place: str) -
         if problem is not None:
             raise ValueError(f"{place}.{name} has {problem}")
         require_finite({name: value}, source=place)
-
-
-def _another_runs(source: str, error: Exception) -> CheckpointError:
-    reason = printable(error, max_length=200)
-    return CheckpointError(f"{source}: the state of its optimizer is another run's ({reason})")
