@@ -289,7 +289,8 @@ BOX, OTHER = [1, 2, 30, 40], [5, 5, 9, 9]
     ],
 )
 def test_objects_are_paired_by_class_place_and_score(theirs, unpaired, box_difference):
-    ours = Detections(*found([BOX, OTHER], [0.9, 0.8], [0, 1]), names=("square", "circle"))
+    categories = CategoryMap((Category("square", 7), Category("circle", 11)))
+    ours = Detections(*found([BOX, OTHER], [0.9, 0.8], [0, 1]), categories)
     agreement = compare(ours, *theirs)
     assert agreement.num_unpaired == unpaired
     assert agreement.is_close == (unpaired == 0)

@@ -13,7 +13,7 @@ from torchvision.ops import clip_boxes_to_image
 from dyhead_det.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from dyhead_det.checkpoints.consistency import require_consistent
 from dyhead_det.checkpoints.state_dicts import load_exactly, require_exact
-from dyhead_det.config.schema import InputConfig, RuntimeConfig, did_you_mean
+from dyhead_det.config.schema import InputConfig, RuntimeConfig
 from dyhead_det.contracts import CategoryMap, Prediction
 from dyhead_det.distributed.device import choose_device, images_to_device
 from dyhead_det.errors import ConfigError
@@ -29,7 +29,7 @@ from dyhead_det.prediction.arguments import (
     require_edges,
     require_score,
 )
-from dyhead_det.prediction.detections import Detections
+from dyhead_det.prediction.detections import Detections, labels_of
 from dyhead_det.prediction.images import ImageLike, as_image, reduce_large
 
 AnyImage = TypeVar("AnyImage", bound=ImageLike)
@@ -201,19 +201,8 @@ class Predictor:
             yield prediction
 
     def labels_of(self, classes: Sequence[str]) -> list[int]:
-        """Return the labels of class names; a single name may stand for a list of one.
-
-        Raises:
-            ConfigError: where a name is unknown.
-        """
-        names = [classes] if isinstance(classes, str) else classes
-        for name in names:
-            if name not in self.categories.label_of_name:
-                raise ConfigError(
-                    f"unknown class {name!r}: {did_you_mean(name, self.categories.names)}"
-                    f"the detector knows {listed(self.names, max_named=100)}"
-                )
-        return [self.categories.label_of_name[name] for name in names]
+        """Return the labels of class names; see `detections.labels_of`."""
+        return labels_of(self.categories, classes)
 
     def split_classes(self, values: Iterable[str]) -> list[str]:
         """Take apart what was typed for classes: names separated by commas, which names may hold.
