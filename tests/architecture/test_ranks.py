@@ -31,6 +31,7 @@ RANKS = {
     "pretrained": 4,  # other people's weights to start from
     "reporting": 4,  # what a run tells people
     "prediction": 4,  # a checkpoint at work
+    "inspection": 5,  # a data set looked at before training
     "training": 5,  # the loop and its state
     "export": 5,  # a checkpoint as an ONNX file
     "cli": 6,  # argv to one call

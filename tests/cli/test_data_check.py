@@ -1,12 +1,16 @@
 """`data check` prints what it finds and ends with the exit code of the README."""
 
+import json
+
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from dyhead_det.cli.data import app
+from dyhead_det.config.schema import to_plain
 from dyhead_det.errors import DatasetError
 
-from conftest import draw_tiny_dataset
+from conftest import draw_tiny_dataset, make_config
 
 
 @pytest.fixture
@@ -35,3 +39,21 @@ def test_a_damaged_image_is_an_error_of_the_data_unless_images_stay_closed(folde
     unopened = run(folder, "--no-images")
     assert unopened.exit_code == 0
     assert "4 images (0 opened)" in unopened.stdout
+
+
+def test_all_findings_go_to_files_where_there_is_a_folder(folder, tmp_path):
+    for number in range(1, 4):
+        (folder / "images" / f"{number}.png").write_bytes(b"")
+    result = run(folder, "--out", str(tmp_path / "found"))
+    assert result.exception.exit_code == 3
+    document = json.loads((tmp_path / "found" / "check.json").read_text())
+    assert document["findings"][0]["count"] == 3
+    assert "check.csv" in result.stdout
+
+
+def test_parts_of_a_run_are_compared(folder, tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(to_plain(make_config(folder))))
+    result = CliRunner().invoke(app, ["check", str(path), "--set", "seed=3"])
+    assert result.exit_code == 0, result.stdout
+    assert "images in both parts (equal files), scores will be too good: 4" in result.stdout

@@ -17,11 +17,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dyhead_det.data.check import check_dataset
 from dyhead_det.data.coco.dataset import load_coco
 from dyhead_det.data.statistics import count
 from dyhead_det.errors import DatasetError
 from dyhead_det.escaping import printable
+from dyhead_det.inspection.check import check_dataset, check_together
 
 resource = pytest.importorskip("resource")  # where there are no bounds, nothing is shown
 
@@ -209,8 +209,9 @@ def folder(tmp_path_factory):
 
 def require_sound(path, folder):
     """Read a file by both doors; what comes out must be what all the rest relies on."""
-    found = check_dataset(path, folder, open_images=False)
-    assert all(line == printable(line) for line in found.text().split("\n"))
+    found = check_dataset(path, folder, opens_images=False)
+    text = check_together([found]).text()
+    assert all(line == printable(line) for line in text.split("\n"))
     dataset = load_coco(path, folder, split="train")
     assert not found.problems.refused  # or both refuse
     width, height = np.repeat(dataset.sizes_wh, np.diff(dataset.offsets), axis=0).T

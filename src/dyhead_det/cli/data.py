@@ -1,10 +1,11 @@
-"""`data demo` and `data check`."""
+"""`data`: its `demo`; the other commands lie beside it."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from dyhead_det.cli.inspect_data import check
 from dyhead_det.cli.interrupts import clean_up_on_signals
 from dyhead_det.cli.streams import echo
 
@@ -32,18 +33,4 @@ def demo(
     echo(f"{num_train} training and {num_val} validation images -> {folder}")
 
 
-@app.command()
-def check(
-    annotations: Annotated[Path, typer.Argument(help="A COCO annotation file.")],
-    images: Annotated[Path, typer.Option(file_okay=False, help="The folder of its images.")],
-    no_images: Annotated[
-        bool, typer.Option("--no-images", help="Do not open the images, which takes longest.")
-    ] = False,
-) -> None:
-    """Read a data set and its images as training would, and list what is wrong with it."""
-    from dyhead_det.data.check import check_dataset
-
-    clean_up_on_signals()
-    found = check_dataset(annotations, images, open_images=not no_images)
-    echo(found.text())
-    found.require_usable()
+app.command()(check)

@@ -7,11 +7,14 @@ import os
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
+from dyhead_det.config.schema import to_plain
 from dyhead_det.data.build_datasets import load_training_data
-from dyhead_det.data.check import check_dataset
 from dyhead_det.errors import DatasetError
+from dyhead_det.inspection.check import check_dataset, check_target, check_together
+from dyhead_det.inspection.targets import read_target
 
 from conftest import draw_tiny_dataset, make_config
 
@@ -23,7 +26,7 @@ def folder(tmp_path):
 
 
 def check(folder, **options):
-    return check_dataset(folder / "train.json", folder / "images", **options)
+    return check_together([check_dataset(folder / "train.json", folder / "images", **options)])
 
 
 def change(folder, **sections):
@@ -35,7 +38,10 @@ def test_a_sound_data_set_is_usable_and_its_unused_class_named(folder):
     found = check(folder)
     found.require_usable()
     *lines, last = found.text().splitlines()
-    assert lines == ["note: classes without an object: 1 (circle)"]
+    assert lines == [
+        "note: classes without an object: 1 (circle)",
+        "note: classes of fewer than 20 objects: 1 (square (4))",
+    ]
     assert "4 images (4 opened), 4 boxes, 0 of them crowds, 2 categories: square, circle" in last
 
 
@@ -45,7 +51,6 @@ def test_every_image_is_opened_and_sorted_by_what_is_wrong(folder):
     (images / "1.png").write_bytes(b"")
     (images / "2.png").write_bytes((images / "3.png").read_bytes()[:60])
     found = check(folder)
-    assert not found.is_usable
     first, second, *_ = found.text().splitlines()
     assert first == (
         "error: images of another size than annotated: 1 (0.png: 96 x 64 pixels, annotated for "
@@ -57,7 +62,7 @@ def test_every_image_is_opened_and_sorted_by_what_is_wrong(folder):
     )
     with pytest.raises(DatasetError, match=r"cannot be trained on as it is.*\(2 in all\)"):
         found.require_usable()
-    assert check(folder, open_images=False).is_usable
+    check(folder, opens_images=False).require_usable()
 
 
 def test_a_missing_image_a_pipe_and_another_case_are_errors(folder):
@@ -67,8 +72,7 @@ def test_a_missing_image_a_pipe_and_another_case_are_errors(folder):
     (images / "2.png").unlink()
     os.mkfifo(images / "2.png")
     text = check(folder).text()
-    assert "error: 2 of the 4 images" in text
-    assert "1 differ in upper and lower case only: 1.png is 1.PNG" in text
+    assert f"error: images that are not in {images}: 2 (0.png, 1.png (there is 1.PNG))" in text
     assert "2.png: cannot be read as an image: Is a named pipe" in text
     assert "4 images (2 opened)" in text
 
@@ -78,10 +82,10 @@ def test_a_name_that_is_refused_is_not_opened_too(folder):
     document["images"][0]["file_name"] = "/etc/passwd"
     change(folder, images=document["images"])
     result = check(folder)
-    assert list(result.problems.refused) == [
+    assert [finding.kind for finding in result.findings if finding.severity == "error"] == [
         "images whose file_name is no path inside the images folder"
     ]
-    assert result.num_opened == len(document["images"]) - 1
+    assert result.parts[0].num_opened == len(document["images"]) - 1
 
 
 def test_an_end_marker_that_is_lacking_is_a_warning(folder):
@@ -89,7 +93,7 @@ def test_an_end_marker_that_is_lacking_is_a_warning(folder):
     Image.open(folder / "images" / "0.png").save(file, format="JPEG")
     (folder / "images" / "0.png").write_bytes(file.getvalue()[:-2])
     found = check(folder)
-    assert found.is_usable
+    found.require_usable()
     assert "warning: images that lack their end marker, read all the same: 1" in found.text()
 
 
@@ -142,3 +146,65 @@ def test_the_start_of_training_names_classes_without_an_object(folder, caplog):
     with caplog.at_level(logging.INFO):
         load_training_data(make_config(folder).data)
     assert "1 of 2 classes have no object to learn from: circle" in caplog.text
+
+
+def copy_of(folder, name, **changes):
+    """Write an annotation file of a part, with other images and annotations than the first."""
+    content = json.loads((folder / "train.json").read_text())
+    (folder / name).write_text(json.dumps({**content, **changes}))
+    return check_dataset(folder / name, folder / "images", split="val")
+
+
+def test_pictures_that_two_parts_have_are_a_warning_and_named_with_their_files(folder):
+    content = json.loads((folder / "train.json").read_text())
+    change(folder, images=content["images"][:2], annotations=content["annotations"][:2])
+    own = {"images": content["images"][2:], "annotations": content["annotations"][2:]}
+    train = check_dataset(folder / "train.json", folder / "images")
+    assert check_together([train, copy_of(folder, "val.json", **own)]).between == ()
+    images = folder / "images"
+    (images / "2.png").write_bytes((images / "0.png").read_bytes())
+    Image.open(images / "1.png").convert("L").save(images / "3.png")
+    leaking = check_together([train, copy_of(folder, "val.json", **own)])
+    assert [finding.items for finding in leaking.between] == [
+        ("train.json: 0.png = val.json: 2.png",),
+        ("train.json: 1.png = val.json: 3.png",),
+    ]
+    leaking.require_usable()
+
+
+def test_one_picture_twice_in_a_part_is_a_warning_but_a_name_twice_is_not_that(folder):
+    content = json.loads((folder / "train.json").read_text())
+    images = folder / "images"
+    (images / "2.png").write_bytes((images / "0.png").read_bytes())
+    again = {**content["images"][0], "id": 99}
+    change(folder, images=[*content["images"], again])
+    text = check(folder).text()
+    assert "warning: images whose files are equal, all of them kept: 1 (0.png = 2.png)" in text
+    assert "image files listed again under another id" in text
+
+
+def test_parts_with_other_classes_are_told_of(folder):
+    categories = [{"id": 7, "name": "square"}, {"id": 8, "name": "star"}]
+    train = check_dataset(folder / "train.json", folder / "images")
+    other = check_together([train, copy_of(folder, "val.json", categories=categories)])
+    lacking = {finding.kind: finding.items for finding in other.between if "lacks" in finding.kind}
+    assert lacking == {
+        f"classes that {folder / 'train.json'} lacks": ("star",),
+        f"classes that {folder / 'val.json'} lacks": ("circle",),
+    }
+    none = [{"id": 7, "name": "star"}]
+    with pytest.raises(DatasetError, match="cannot be trained on"):
+        check_together([train, copy_of(folder, "val.json", categories=none)]).require_usable()
+
+
+def test_a_run_that_skips_broken_images_is_not_refused_for_them(folder, tmp_path):
+    (folder / "images" / "0.png").unlink()
+    (folder / "images" / "1.png").write_bytes(b"")
+    path = tmp_path / "run.yaml"
+    config = make_config(folder, data={"broken_images": "skip", "val": None})
+    path.write_text(yaml.safe_dump(to_plain(config)))
+    found = check_target(read_target(path))
+    found.require_usable()
+    assert "warning: images that cannot be read: 1 (1.png" in found.text()
+    with pytest.raises(DatasetError):
+        check_target(read_target(path, overrides=["data.broken_images=error"])).require_usable()

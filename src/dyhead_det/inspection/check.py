@@ -1,0 +1,271 @@
+"""`data check`: all that training would refuse, repair or end on, found before it costs time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dyhead_det.data.build_datasets import REQUIREMENTS
+from dyhead_det.data.coco.dataset import CocoDataset, missing_images, read_coco, require_images
+from dyhead_det.data.coco.image_folder import ImageFolder
+from dyhead_det.data.coco.problems import AnnotationProblems
+from dyhead_det.errors import DatasetError
+from dyhead_det.escaping import listed
+from dyhead_det.inspection.findings import Finding, findings_of, write_findings
+from dyhead_det.inspection.opened_images import open_images, report_opened
+from dyhead_det.inspection.same_pictures import Fingerprint, equal_files, near_duplicates
+from dyhead_det.inspection.suspicions import add_suspicions
+from dyhead_det.inspection.targets import Target
+
+
+@dataclass(frozen=True)
+class DatasetCheck:
+    """The result of a check of an annotation file and its images.
+
+    Attributes:
+        dataset: what can be used of it.
+        problems: by kind, those of the images included.
+        unmet: why training would not start although every record can be read.
+        fingerprints: of the images that could be read, by position.
+        num_opened: images that were opened.
+    """
+
+    dataset: CocoDataset
+    problems: AnnotationProblems
+    unmet: tuple[Finding, ...]
+    fingerprints: dict[int, Fingerprint]
+    num_opened: int
+
+    @property
+    def findings(self) -> list[Finding]:
+        """All that was found in this file and its images alone, the worst first."""
+        found = findings_of(self.problems)
+        num_errors = len(self.problems.refused)
+        return [*found[:num_errors], *self.unmet, *found[num_errors:]]
+
+    def description(self) -> str:
+        """Return in one line what there is."""
+        dataset = self.dataset
+        return (
+            f"{dataset.annotations_path}: {len(dataset)} images ({self.num_opened} opened), "
+            f"{len(dataset.labels)} boxes, {int(dataset.is_crowd.sum())} of them crowds, "
+            f"{len(dataset.categories)} categories: "
+            f"{listed(dataset.categories.names, max_named=100)}"
+        )
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return what there is as plain values."""
+        return {
+            "split": self.dataset.split,
+            "annotations": str(self.dataset.annotations_path),
+            "images": str(self.dataset.images_folder),
+            "num_images": len(self.dataset),
+            "num_opened": self.num_opened,
+            "num_boxes": len(self.dataset.labels),
+            "num_crowds": int(self.dataset.is_crowd.sum()),
+            "categories": list(self.dataset.categories.names),
+        }
+
+
+@dataclass(frozen=True)
+class Check:
+    """Checks of one or several parts of a data set, and what was found between them."""
+
+    parts: tuple[DatasetCheck, ...]
+    between: tuple[Finding, ...] = ()
+
+    @property
+    def findings(self) -> list[Finding]:
+        """All that was found, part by part."""
+        return [finding for part in self.parts for finding in part.findings] + [*self.between]
+
+    def text(self) -> str:
+        """Return one line for every kind of finding and for every part."""
+        lines = []
+        for part in self.parts:
+            lines += [*(finding.line() for finding in part.findings), part.description()]
+        return "\n".join([*lines, *(finding.line() for finding in self.between)])
+
+    def write(self, folder: Path) -> None:
+        """Write all findings with all ids and names to `check.json` and `check.csv`."""
+        write_findings(folder, self.findings, [part.to_plain() for part in self.parts])
+
+    def require_usable(self) -> None:
+        """Refuse what training would refuse.
+
+        Raises:
+            DatasetError: with the number of reasons, which `text` lists.
+        """
+        errors = [finding for finding in self.findings if finding.severity == "error"]
+        if errors:
+            names = ", ".join(dict.fromkeys(finding.where for finding in errors))
+            raise DatasetError(
+                f"{names} cannot be trained on as it is; correct what is called an error above "
+                f"({len(errors)} in all)"
+            )
+
+
+def check_target(target: Target, *, opens_images: bool = True) -> Check:
+    """Check all parts of a data set, and look for images that several of them have.
+
+    Args:
+        target: what to look at.
+        opens_images: read the images too, not only look whether they are there.
+
+    Raises:
+        DatasetError: if a file is no COCO annotation file.
+    """
+    return check_together(
+        [
+            check_dataset(
+                part.annotations,
+                part.images,
+                split=part.split,
+                skips_broken=target.skips_broken,
+                opens_images=opens_images,
+            )
+            for part in target.parts
+        ]
+    )
+
+
+def check_dataset(
+    annotations: Path,
+    images: Path,
+    *,
+    split: str = "train",
+    skips_broken: bool = False,
+    opens_images: bool = True,
+) -> DatasetCheck:
+    """Read a data set as training does, and every image in it.
+
+    Args:
+        annotations: a COCO annotation file.
+        images: the folder of its images.
+        split: the part of a data set that this is.
+        skips_broken: images that cannot be read are no errors.
+        opens_images: read the images too, not only look whether they are there.
+
+    Raises:
+        DatasetError: if the file is no COCO annotation file.
+    """
+    problems = AnnotationProblems(annotations)
+    dataset = read_coco(images, problems, split=split)
+    missing = missing_images(dataset)
+    unmet = _unmet(dataset, missing, skips_broken=skips_broken)
+    if skips_broken:
+        problems.repair(f"images that are not in {images}, left out", missing)
+    if len(dataset):
+        add_suspicions(dataset, problems)
+    fingerprints, num_opened = {}, 0
+    if opens_images:
+        is_missing = {"", *missing}  # "" was no name of a file, and refused as such
+        there = [i for i, name in enumerate(dataset.file_names) if name not in is_missing]
+        fingerprints = _open_all(dataset, there, problems, skips_broken=skips_broken)
+        num_opened = len(there)
+        _report_duplicates(dataset, fingerprints, problems)
+    return DatasetCheck(dataset, problems, tuple(unmet), fingerprints, num_opened)
+
+
+def check_together(parts: Sequence[DatasetCheck]) -> Check:
+    """Compare the parts of a data set: the images that several have, the classes that one lacks."""
+    found: list[Finding] = []
+    for position, one in enumerate(parts):
+        for other in parts[position + 1 :]:
+            found += [*_shared_images(one, other), *_different_classes(one, other)]
+    return Check(tuple(parts), tuple(found))
+
+
+def _unmet(dataset: CocoDataset, missing: Sequence[str], *, skips_broken: bool) -> list[Finding]:
+    """Return why training would not start although every record can be read."""
+    where, folder = str(dataset.annotations_path), dataset.images_folder
+    found = []
+    if not skips_broken and not folder.is_dir():
+        found.append(Finding("error", where, f"no images folder at {folder}"))
+    elif not skips_broken and missing:
+        on_disk = ImageFolder(folder)
+        there = {name: on_disk.in_another_case(name) for name in missing}
+        items = (f"{name} (there is {other})" if other else name for name, other in there.items())
+        found.append(Finding("error", where, f"images that are not in {folder}", tuple(items)))
+    for requirement in REQUIREMENTS:
+        if requirement is require_images:  # which names the first few only
+            continue
+        try:
+            requirement(dataset)
+        except DatasetError as error:
+            found.append(Finding("error", where, str(error)))
+    return found
+
+
+def _open_all(
+    dataset: CocoDataset, indices: list[int], problems: AnnotationProblems, *, skips_broken: bool
+) -> dict[int, Fingerprint]:
+    """Open images, add what is wrong with them, and return the fingerprints of the others."""
+    fingerprints = {}
+    for index, opened in zip(indices, open_images(dataset, indices), strict=True):
+        path, name = dataset.path(index), dataset.file_names[index]
+        report_opened(opened, path, name, problems, skips_broken=skips_broken)
+        if opened.fingerprint is not None:
+            fingerprints[index] = opened.fingerprint
+    return fingerprints
+
+
+def _report_duplicates(
+    dataset: CocoDataset, fingerprints: dict[int, Fingerprint], problems: AnnotationProblems
+) -> None:
+    # A file that is listed twice is told of as such.
+    first = {dataset.file_names[index]: index for index in reversed(fingerprints)}
+    indices = sorted(first.values())
+    prints = [fingerprints[index] for index in indices]
+    for kind, groups in (
+        ("images whose files are equal", equal_files(prints)),
+        ("images that nearly show the same", near_duplicates(prints)),
+    ):
+        names = [[dataset.file_names[indices[i]] for i in group] for group in groups]
+        problems.repair(f"{kind}, all of them kept", map(" = ".join, names))
+
+
+def _shared_images(one: DatasetCheck, other: DatasetCheck) -> list[Finding]:
+    """Find images that two parts have: what is learned by heart is no measure of a detector."""
+    names = [
+        f"{part.dataset.annotations_path.name}: {part.dataset.file_names[index]}"
+        for part in (one, other)
+        for index in part.fingerprints
+    ]
+    prints = [*one.fingerprints.values(), *other.fingerprints.values()]
+    num_first = len(one.fingerprints)
+    where = f"{one.dataset.annotations_path}, {other.dataset.annotations_path}"
+    found = []
+    for kind, groups in (
+        ("images in both parts (equal files)", equal_files(prints)),
+        ("images in both parts (nearly the same picture)", near_duplicates(prints)),
+    ):
+        shared = tuple(
+            " = ".join(names[i] for i in group)
+            for group in groups
+            if group[0] < num_first <= group[-1]
+        )
+        if shared:
+            found.append(Finding("warning", where, f"{kind}, scores will be too good", shared))
+    return found
+
+
+def _different_classes(one: DatasetCheck, other: DatasetCheck) -> list[Finding]:
+    """Tell of classes that one of two parts lacks; without a common one nothing can be scored."""
+    where = f"{one.dataset.annotations_path}, {other.dataset.annotations_path}"
+    pairs = [(one, other), (other, one)]
+    lacking = [
+        tuple(
+            name
+            for name in part.dataset.categories.names
+            if name not in rest.dataset.categories.label_of_name
+        )
+        for part, rest in pairs
+    ]
+    if len(lacking[0]) == len(one.dataset.categories):
+        return [Finding("error", where, "the parts have no class in common")]
+    return [
+        Finding("warning", where, f"classes that {rest.dataset.annotations_path} lacks", names)
+        for (_, rest), names in zip(pairs, lacking, strict=True)
+        if names
+    ]

@@ -1,0 +1,51 @@
+"""What a command line names is an annotation file with its images, or the parts of a run."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dyhead_det.config.schema import to_plain
+from dyhead_det.errors import ConfigError
+from dyhead_det.inspection.targets import read_target
+
+from conftest import make_config
+
+
+@pytest.fixture
+def config_file(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(to_plain(make_config(tmp_path))))
+    return path
+
+
+def test_a_json_file_has_the_images_that_are_given():
+    target = read_target(Path("a.json"), images=Path("i"), also=[Path("b.json")])
+    assert target.config is None
+    assert [tuple(map(str, part)) for part in target.parts] == [
+        ("train", "a.json", "i"),
+        ("val", "b.json", "i"),
+    ]
+
+
+def test_a_run_names_its_parts_and_takes_overrides(config_file, tmp_path):
+    target = read_target(config_file, overrides=["data.broken_images=skip"])
+    assert target.skips_broken
+    assert target.part("val") == ("val", tmp_path / "train.json", tmp_path / "images")
+    alone = read_target(config_file, overrides=["data.val=null"])
+    with pytest.raises(ConfigError, match="there is no val data; the parts are train"):
+        alone.part("val")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("a.json", {}, "a.json: give the folder of its images by --images"),
+        ("a.json", {"images": Path("i"), "overrides": ["seed=1"]}, "--set changes a YAML file"),
+        ("run.yaml", {"images": Path("i")}, "leave out --images and --also"),
+        ("run.yaml", {"overrides": ["sed=1"]}, "sed: unknown key"),
+    ],
+)
+def test_options_that_do_not_go_together_are_errors(config_file, name, options, message):
+    with pytest.raises(ConfigError, match=message):
+        read_target(config_file.parent / name, **options)
