@@ -14,7 +14,7 @@ import torch
 from pydantic import ValidationError
 
 from dyhead_det.config.schema import RunConfig, parse_config, to_plain
-from dyhead_det.data.build_datasets import load_training_data
+from dyhead_det.data.build_datasets import load_training_data, load_validation_data
 from dyhead_det.errors import StoppedError
 from dyhead_det.files import written_whole
 from dyhead_det.models.cost import measure_cost
@@ -84,10 +84,11 @@ def run_missing(
 def train_and_score(config: RunConfig, folder: Path, device: torch.device) -> None:
     """Train from where it was stopped, score the last weights, and leave what was measured.
 
-    Besides the run's own files the folder gets metrics.json, detections.json and row.json. Nothing
-    is scored on the way, so that a run's time is that of its steps.
+    Besides the run's own files the folder gets metrics.json, detections.json, ground_truth.json and
+    row.json. Nothing is scored on the way, so that a run's time is that of its steps.
     """
-    if config.data.val is None:
+    scored_on = load_validation_data(config.data)
+    if scored_on is None:
         raise ValueError("a run of a grid needs validation data")
     checkpoint = load_last(folder)
     first_step = 0 if checkpoint is None else checkpoint.step
@@ -95,12 +96,14 @@ def train_and_score(config: RunConfig, folder: Path, device: torch.device) -> No
     result = train(without_scoring(config), folder, device=device, resume=True)
     num_steps = result.num_steps - first_step
     cpu_per_step = (cpu_seconds() - seconds_before) / num_steps if num_steps else None
-    root = Path(config.data.root)
+    ground_truth = folder / "ground_truth.json"
+    with written_whole(ground_truth) as unfinished:
+        unfinished.write_text(json.dumps(scored_on.ground_truth()), encoding="utf-8")
     scored = evaluate_checkpoint(
         folder / "last.pt",
         folder,
-        data=root / config.data.val.annotations,
-        images=root / config.data.val.images,
+        data=ground_truth,
+        images=scored_on.images_folder,
         backend=None,
         batch_size=None,
         max_detections=None,

@@ -28,7 +28,7 @@ import torch
 from curve_table import Curves, Point, draw, markdown, write_csv
 from dyhead_det.config.file import load_config
 from dyhead_det.config.schema import FasterRCNNConfig, RunConfig
-from dyhead_det.data.build_datasets import load_training_data
+from dyhead_det.data.build_datasets import load_training_data, load_validation_data
 from dyhead_det.distributed.device import choose_device
 from dyhead_det.errors import ConfigError, DyHeadDetError
 from dyhead_det.evaluation.bootstrap import average_precisions, match_detections, resample_images
@@ -133,7 +133,9 @@ def build_grid(options: argparse.Namespace) -> Grid:
             raise ConfigError(f"{options.config}: --report needs `data.val` to score on")
         runs[name] = config
         points[Point(detector, head, steps, seed)] = name
-        ground_truth = Path(config.data.root) / config.data.val.annotations
+    ground_truth = out / "ground_truth.json"
+    scored = load_validation_data(next(iter(runs.values())).data)
+    write_json(ground_truth, {} if scored is None else scored.ground_truth())
     return Grid(base, tuple(heads), points, runs, ground_truth, out, choose_device(options.device))
 
 
@@ -166,12 +168,13 @@ def detector_settings(base: RunConfig, detector: str) -> tuple[str, ...]:
 
 def hold_out(base: RunConfig, out: Path) -> tuple[str, ...]:
     """Split the training images, the same way every time; return the settings for the parts."""
-    path = Path(base.data.root) / base.data.train.annotations
-    document = json.loads(path.read_text(encoding="utf-8"))
+    everything = base.data.model_copy(update={"val": None, "empty_images": "keep"})
+    dataset = load_training_data(everything)
+    document = dataset.ground_truth()
     images = sorted(document["images"], key=lambda image: image["id"])
     order = np.random.default_rng(0).permutation(len(images))
     num_held_out = max(1, round(HELD_OUT * len(images)))
-    settings = []
+    settings = ["data.format=coco"]
     for name, chosen in (("val", order[:num_held_out]), ("train", order[num_held_out:])):
         kept = [images[index] for index in sorted(chosen)]
         ids = {image["id"] for image in kept}
@@ -180,13 +183,18 @@ def hold_out(base: RunConfig, out: Path) -> tuple[str, ...]:
             "images": kept,
             "annotations": [a for a in document["annotations"] if a["image_id"] in ids],
         }
-        out.mkdir(parents=True, exist_ok=True)
         file = (out / f"{name}.json").resolve()
-        with written_whole(file) as unfinished:
-            unfinished.write_text(json.dumps(part), encoding="utf-8")
-        split = {"annotations": str(file), "images": base.data.train.images}
+        write_json(file, part)
+        split = {"annotations": str(file), "images": str(dataset.images_folder.resolve())}
         settings.append(f"data.{name}={json.dumps(split)}")
     return tuple(settings)
+
+
+def write_json(file: Path, content: dict[str, object]) -> None:
+    """Write a file whole, in a folder that may not be there yet."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(file) as unfinished:
+        unfinished.write_text(json.dumps(content), encoding="utf-8")
 
 
 def write_results(grid: Grid, failures: dict[str, str]) -> None:

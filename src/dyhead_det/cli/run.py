@@ -78,9 +78,9 @@ def evaluate(
         Path | None,
         typer.Option(
             exists=True,
-            dir_okay=False,
-            help="Annotations (.json, with --images) or a YAML file with root, annotations and "
-            "images [default: the validation data of the run].",
+            help="Annotations (.json, with --images), a YAML file with root, annotations and "
+            "images, a data.yaml of YOLO, or a folder in any format [default: the validation data "
+            "of the run].",
         ),
     ] = None,
     images: Annotated[

@@ -1,19 +1,92 @@
 """The sections of a data set: where it lies, how it is read, how images are drawn and changed."""
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from dyhead_det.config.section import Fraction, PathText, Section, setting
 
 ScaleFactor = Annotated[float, Field(gt=0, le=10)]
 
 
-class SplitConfig(Section):
+ClassName = Annotated[str, Field(min_length=1, max_length=1000)]
+
+
+class AnnotationsConfig(Section):
+    """Annotations and their images."""
+
+    annotations: PathText | None = setting(
+        None,
+        "A COCO file, a `data.yaml` of YOLO or a folder of Pascal VOC, relative to `root`; null "
+        "looks for what lies in `root`.",
+    )
+    images: PathText | None = setting(
+        None,
+        "The folder of the images, relative to `root`; null takes that which the format or the "
+        "names of the folders say.",
+    )
+
+
+class SplitConfig(AnnotationsConfig):
     """One part of a data set."""
 
-    annotations: PathText = setting(..., "A COCO annotation file, relative to `root`.")
-    images: PathText = setting(..., "The folder of its images, relative to `root`.")
+    split: PathText | None = setting(
+        None, "The name of the part in YOLO and Pascal VOC, such as `trainval`; null: `train`."
+    )
+
+
+def _split_name_or_share(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, str | float | int | None):
+        raise ValueError("is neither the name of a split nor a share of the training images")
+    if isinstance(value, float | int) and not 0 < value < 1:
+        raise ValueError("is no share of the training images between 0 and 1")
+    return value
+
+
+class ValidationConfig(AnnotationsConfig):
+    """What is evaluated on: a part of the data set, or a share of the training images."""
+
+    split: Annotated[PathText | float | None, BeforeValidator(_split_name_or_share)] = setting(
+        None,
+        "The name of the part, null: `val`; or the share of the training images that is held out, "
+        "such as 0.2, with about the same share of the objects of each class.",
+        unit="share",
+    )
+    group: Annotated[str, Field(min_length=1, max_length=1000)] | None = setting(
+        None,
+        "With a share: a regular expression; images in whose file names it finds the same (its "
+        "first group, if it has one) stay together, such as those of one video.",
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = setting(
+        0,
+        "With a share: another seed, another choice. It does not follow the seed of the run.",
+        unit="seed",
+    )
+
+    @property
+    def share(self) -> float | None:
+        """The share of the training images, None where the part has annotations of its own."""
+        return self.split if isinstance(self.split, float) else None
+
+    @field_validator("group")
+    @classmethod
+    def _is_pattern(cls, pattern: str | None) -> str | None:
+        try:
+            re.compile(pattern or "")
+        except (re.error, RecursionError, OverflowError) as error:
+            raise ValueError(f"is no regular expression: {error}") from error
+        return pattern
+
+    @model_validator(mode="after")
+    def _share_or_annotations(self) -> "ValidationConfig":
+        if self.share is None and (self.group is not None or self.seed):
+            raise ValueError("split: give a share, such as 0.2; group and seed are for that only")
+        if self.share is not None and (self.annotations or self.images):
+            raise ValueError(
+                "split: a share of the training images has no annotations and images of its own"
+            )
+        return self
 
 
 class DatasetConfig(SplitConfig):
@@ -83,9 +156,15 @@ class DataConfig(Section):
     root: PathText = setting(
         ".", "The folder that the other paths start from, relative to the current folder."
     )
-    train: SplitConfig = setting(..., "What is trained on.")
-    val: SplitConfig | None = setting(
+    format: Literal["auto", "coco", "yolo", "voc"] = setting(
+        "auto", "How annotations are written; `auto` looks at the files."
+    )
+    train: SplitConfig = setting(SplitConfig(), "What is trained on.")
+    val: ValidationConfig | None = setting(
         None, "What is evaluated on during training and chooses `best.pt`; null goes without."
+    )
+    classes: Annotated[tuple[ClassName, ...], Field(min_length=1)] | None = setting(
+        None, "The classes to find, in this order; null takes all of them, as the data have them."
     )
     empty_images: Literal["keep", "drop"] = setting(
         "keep", "Whether images without objects are trained on."
@@ -115,3 +194,17 @@ class DataConfig(Section):
         UniformSampling(name="uniform"), "How often an image comes in an epoch."
     )
     augment: AugmentConfig = setting(AugmentConfig(), "How training images are changed.")
+
+    @field_validator("val", mode="before")
+    @classmethod
+    def _part_as_validation(cls, val: object) -> object:
+        """Take a part that was made in Python for training."""
+        return ValidationConfig(**val.model_dump()) if isinstance(val, SplitConfig) else val
+
+    @field_validator("classes")
+    @classmethod
+    def _classes_once(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        twice = sorted({name for name in names or () if (names or ()).count(name) > 1})
+        if twice:
+            raise ValueError(f"names a class twice: {', '.join(twice)}")
+        return names

@@ -18,6 +18,7 @@ from dyhead_det.config.data import (
     SamplingConfig,
     SplitConfig,
     UniformSampling,
+    ValidationConfig,
 )
 from dyhead_det.config.detectors import (
     ATSSConfig,
@@ -139,6 +140,7 @@ __all__ = [
     "SplitConfig",
     "TrainConfig",
     "UniformSampling",
+    "ValidationConfig",
     "changed_keys",
     "did_you_mean",
     "parse_config",

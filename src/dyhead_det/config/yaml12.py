@@ -62,13 +62,17 @@ class YamlContent(NamedTuple):
     problems: list[str]
 
 
-def read_yaml(text: str) -> YamlContent:
+def read_yaml(text: str, *, is_foreign: bool = False) -> YamlContent:
     """Read one YAML document.
+
+    Args:
+        text: The document.
+        is_foreign: Another program's, which may hold texts of several lines and `${NAME}`.
 
     Raises:
         ValueError: With the line, if it is none, too large, or holds what is no plain value.
     """
-    return _Yaml12Reader(text).read()
+    return _Yaml12Reader(text, is_foreign=is_foreign).read()
 
 
 def write_yaml(plain: dict[str, Any]) -> str:
@@ -100,8 +104,9 @@ class _Yaml12Reader:
     * Text has no control characters and no lone surrogates.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, is_foreign: bool = False) -> None:
         self._text = text
+        self._is_foreign = is_foreign
         self._events: Iterator[Event] = iter(())
         self._anchors: dict[str, _Anchored] = {}
         self._num_values = 0
@@ -220,6 +225,8 @@ class _Yaml12Reader:
                 raise ValueError(f"{_line(event)}: {_tag_problem(event.tag)}")
         if kind != "str":
             return _as_kind(kind, text, event)
+        if self._is_foreign:
+            return text
         self._check_text(event)
         if variable := _VARIABLE.search(text):
             self._problems.append(

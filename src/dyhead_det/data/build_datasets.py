@@ -1,6 +1,7 @@
 """Configuration -> data sets, checked before anything is built on them."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from dyhead_det.config.file import load_dataset_config
@@ -10,13 +11,20 @@ from dyhead_det.config.schema import (
     SamplingConfig,
     SplitConfig,
     UniformSampling,
+    ValidationConfig,
 )
 from dyhead_det.contracts import CategoryMap
 from dyhead_det.data.balance import class_balanced_counts, repeat_factors
+from dyhead_det.data.class_choice import choose_classes
 from dyhead_det.data.coco.alignment import aligned_to
-from dyhead_det.data.coco.dataset import CocoDataset, load_coco, require_images
+from dyhead_det.data.coco.dataset import CocoDataset, require_images
+from dyhead_det.data.coco.records import Flags
+from dyhead_det.data.formats.read import load_annotations
+from dyhead_det.data.formats.source import Part, Source, formats_of_folder
+from dyhead_det.data.formats.yolo_config import is_yolo_config, read_yaml_mapping
 from dyhead_det.data.samplers import Counts
 from dyhead_det.data.statistics import count
+from dyhead_det.data.stratified_split import held_out
 from dyhead_det.errors import ConfigError, DatasetError
 from dyhead_det.escaping import listed, printable
 
@@ -46,7 +54,9 @@ def load_training_data(config: DataConfig) -> CocoDataset:
     Raises:
         DatasetError: If annotations cannot be used, image files are missing, or nothing is left.
     """
-    dataset = _load(Path(config.root), config.train, split="train", config=config)
+    dataset = _load_training_images(config)
+    if config.val is not None and config.val.share is not None:
+        dataset = dataset.select_images(~_held_out(dataset, config.val))
     if config.empty_images == "drop":
         dataset = dataset.without_empty_images()
     if not len(dataset):
@@ -76,7 +86,27 @@ def load_validation_data(
     """
     if config.val is None:
         return None
-    return _to_score(_load(Path(config.root), config.val, split="val", config=config), categories)
+    if config.val.share is None:
+        dataset = _load(Path(config.root), config.val, part="val", config=config)
+    else:
+        dataset = _load_training_images(config)
+        dataset = replace(dataset.select_images(_held_out(dataset, config.val)), split="val")
+    if config.classes is not None:
+        there = tuple(n for n in config.classes if n in dataset.categories.label_of_name)
+        dataset = choose_classes(dataset, there, option="data.classes")
+    return _to_score(dataset, categories)
+
+
+def _load_training_images(config: DataConfig) -> CocoDataset:
+    """Load all that `data.train` names, those that `data.val` takes a share of too."""
+    dataset = _load(Path(config.root), config.train, part="train", config=config)
+    if config.classes is not None:
+        dataset = choose_classes(dataset, config.classes, option="data.classes")
+    return dataset
+
+
+def _held_out(dataset: CocoDataset, config: ValidationConfig) -> Flags:
+    return held_out(dataset, config.share or 0.0, group=config.group, seed=config.seed)
 
 
 def _to_score(dataset: CocoDataset, categories: CategoryMap | None) -> CocoDataset:
@@ -124,22 +154,62 @@ def load_evaluation_data(
         if images is None:
             msg = f"--data {data}: give the folder of its images by --images"
             raise ConfigError(msg)
-        split = SplitConfig(annotations=str(data.resolve()), images=str(images.resolve()))
-        return _to_score(_load(Path(), split, split="val", config=config), categories)
+        source = SplitConfig(annotations=str(data.resolve()), images=str(images.resolve()))
+        return _to_score(_load(Path(), source, part="val", config=_any_format(config)), categories)
     if images is not None:
         msg = f"--images goes with a .json file; {data} names its images itself"
         raise ConfigError(msg)
+    root, source = _named_source(data)
+    return _to_score(_load(root, source, part="val", config=_any_format(config)), categories)
+
+
+def _named_source(data: Path) -> tuple[Path, SplitConfig]:
+    """Return what a folder, YOLO's `data.yaml` or a YAML file of ours names."""
+    if data.is_dir():
+        return data.resolve(), SplitConfig()
+    if is_yolo_config(read_yaml_mapping(data)):
+        return Path(), SplitConfig(annotations=str(data.resolve()))
     named = load_dataset_config(data)
-    return _to_score(_load(Path(named.root), named, split="val", config=config), categories)
+    return Path(named.root), named
 
 
-def _load(root: Path, part: SplitConfig, *, split: str, config: DataConfig) -> CocoDataset:
+def _any_format(config: DataConfig) -> DataConfig:
+    """Return the section for other data than the run's."""
+    return config.model_copy(update={"format": "auto"})
+
+
+def _load(
+    root: Path, named: SplitConfig | ValidationConfig, *, part: Part, config: DataConfig
+) -> CocoDataset:
     try:
         root = root.expanduser()
     except RuntimeError as error:  # the home of nobody
         msg = f"{printable(root)}: {error}; give data.root another folder"
         raise DatasetError(msg) from error
-    dataset = load_coco(root / part.annotations, root / part.images, split=split)
+    source = Source(
+        root / (named.annotations or ""),
+        None if named.images is None else root / named.images,
+        config.format,
+        named.split if isinstance(named.split, str) else None,
+    )
+    if named.annotations is not None and not source.annotations.exists():
+        _explain_missing(root, source.annotations)
+    dataset = load_annotations(source, part=part, broken_images=config.broken_images)
     if config.broken_images == "error":
         require_images(dataset)
     return dataset
+
+
+def _explain_missing(root: Path, annotations: Path) -> None:
+    """Refuse a name that is not there where another format is: a configuration made for COCO.
+
+    Raises:
+        DatasetError: If the folder of the data set is one of YOLO or Pascal VOC.
+    """
+    there = formats_of_folder(root, "auto") if root.is_dir() else {}
+    others = [form for form in there if form != "coco"]
+    if others:
+        raise DatasetError(
+            f"no annotation file at {annotations}, but {root} is a data set in the format "
+            f"{' and '.join(others)}; leave out the name: --set data.train={{}} --set data.val={{}}"
+        )

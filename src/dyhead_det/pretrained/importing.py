@@ -28,6 +28,7 @@ from dyhead_det.config.schema import (
     ScheduleConfig,
     SplitConfig,
     TrainConfig,
+    ValidationConfig,
 )
 from dyhead_det.contracts import Category, CategoryMap
 from dyhead_det.errors import CheckpointError
@@ -131,7 +132,9 @@ def published_run(model: ModelConfig) -> RunConfig:
             train=SplitConfig(
                 annotations="annotations/instances_train2017.json", images="train2017"
             ),
-            val=SplitConfig(annotations="annotations/instances_val2017.json", images="val2017"),
+            val=ValidationConfig(
+                annotations="annotations/instances_val2017.json", images="val2017"
+            ),
             empty_images="drop",
         ),
         model=model,

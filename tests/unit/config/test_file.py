@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dyhead_det.config.file import load_config, load_dataset_config, to_yaml
-from dyhead_det.config.schema import SplitConfig, changed_keys, to_plain
+from dyhead_det.config.schema import ValidationConfig, changed_keys, to_plain
 from dyhead_det.errors import ConfigError
 
 MINIMAL = """
@@ -234,7 +234,7 @@ def test_a_merge_key_takes_over_what_the_section_has_not(write):
         "train: {annotations: a.json, images: i}",
         "train: &t {annotations: a.json, images: i}\n  val:\n    <<: *t\n    annotations: b.json",
     )
-    assert load_config(write(text)).data.val == SplitConfig(annotations="b.json", images="i")
+    assert load_config(write(text)).data.val == ValidationConfig(annotations="b.json", images="i")
 
 
 def test_a_change_of_one_section_leaves_another_alias_of_it_alone(write):
@@ -243,7 +243,10 @@ def test_a_change_of_one_section_leaves_another_alias_of_it_alone(write):
         "train: &t {annotations: a.json, images: i}\n  val: *t",
     )
     data = load_config(write(text), ("data.val.images=v",)).data
-    assert (data.train.images, data.val) == ("i", SplitConfig(annotations="a.json", images="v"))
+    assert (data.train.images, data.val) == (
+        "i",
+        ValidationConfig(annotations="a.json", images="v"),
+    )
 
 
 @pytest.mark.parametrize("key", ["data.root", "model.weights", "model.backbone.weights"])

@@ -53,32 +53,42 @@ def read_annotations(
     images: ImageColumns,
     categories: CategoryColumns,
     problems: AnnotationProblems,
+    *,
+    titles: Sequence[str] | None = None,
 ) -> AnnotationColumns:
-    """Read the annotations: boxes clipped to their images, those without any area left out."""
+    """Read the annotations: boxes clipped to their images, those without any area left out.
+
+    Args:
+        records: the section of the file, M of them.
+        images: of the same file.
+        categories: of the same file, and which of them each annotation has.
+        problems: gets what was repaired and what is refused.
+        titles: (M,) what messages call the annotations; None for their ids.
+    """
     ids, has_id = read.integers([record.get("id") for record in records])
-    titles = _titles(records, ids, has_id)
+    names = _titles(records, ids, has_id) if titles is None else np.array(titles, dtype=object)
     image_indices = images.ids.rows_of([record.get("image_id") for record in records])
     if images.is_complete:  # else the image is known, but not its id
-        problems.refuse("annotations of an unknown image", titles[image_indices < 0])
+        problems.refuse("annotations of an unknown image", names[image_indices < 0])
     labels = categories.labels
     if categories.is_complete:
-        problems.refuse("annotations of an unknown category", titles[labels < 0])
+        problems.refuse("annotations of an unknown category", names[labels < 0])
     is_crowd, is_readable = read.flags([record.get("iscrowd") for record in records])
-    problems.refuse("iscrowd is neither 0 nor 1", titles[~is_readable])
+    problems.refuse("iscrowd is neither 0 nor 1", names[~is_readable])
 
     sizes_wh = np.concatenate([images.sizes_wh, [[0, 0]]])[image_indices]  # row -1: unknown
     is_placed = (image_indices >= 0) & (labels >= 0)
-    written = _read_boxes(records, sizes_wh, titles, problems)
+    written = _read_boxes(records, sizes_wh, names, problems)
     areas = read.floats([record.get("area") for record in records])
-    require_xywh_pixels(written, sizes_wh, areas, titles, problems)
-    boxes_xywh, is_kept = _fit_boxes(written, sizes_wh, titles, is_placed, problems)
+    require_xywh_pixels(written, sizes_wh, areas, names, problems)
+    boxes_xywh, is_kept = _fit_boxes(written, sizes_wh, names, is_placed, problems)
     is_repeated = is_kept & _is_repeated(written, is_kept, image_indices, labels, is_crowd)
     problems.repair(
-        "annotations written twice (same image, category and box), dropped", titles[is_repeated]
+        "annotations written twice (same image, category and box), dropped", names[is_repeated]
     )
     is_kept &= ~is_repeated
-    areas = _usable_areas(records, areas, boxes_xywh, titles, is_kept, problems)
-    ids = _usable_ids(ids, has_id, titles, problems)
+    areas = _usable_areas(records, areas, boxes_xywh, names, is_kept, problems)
+    ids = _usable_ids(ids, has_id, names, problems)
     columns = AnnotationColumns(image_indices, labels, boxes_xywh, areas, is_crowd, ids)
     return columns.select(is_kept)
 

@@ -24,6 +24,7 @@ everything *refused* is listed in one `DatasetError` with the ids of the records
 | `file_name` with backslashes | read as folders |
 | `file_name` in another Unicode form than on the disk | found |
 | no `file_name`, but a `coco_url` (LVIS v1) | the last folder and the file of that |
+| `neg_category_ids` (LVIS) | not used: what nobody looked for is absent, with a warning |
 | `file_name` absolute, with `..`, empty or missing | refused |
 | no `width` or `height`, or one that no image has | read from the image file, else refused |
 | category twice, with the same name | taken once |
@@ -50,7 +51,7 @@ from numpy.typing import NDArray
 from dyhead_det.contracts import CategoryMap, Target
 from dyhead_det.data.coco.annotations import read_annotations
 from dyhead_det.data.coco.categories import read_categories
-from dyhead_det.data.coco.file import read_records
+from dyhead_det.data.coco.file import CocoRecords, read_records
 from dyhead_det.data.coco.image_folder import ImageFolder, composed
 from dyhead_det.data.coco.images import read_images
 from dyhead_det.data.coco.packed_text import PackedText
@@ -135,7 +136,11 @@ class CocoDataset:
         """Return only the images that have something to find: crowds alone do not count."""
         image_of_row = np.repeat(np.arange(len(self)), np.diff(self.offsets))
         num_objects = np.bincount(image_of_row[~self.is_crowd], minlength=len(self))
-        is_kept = num_objects > 0
+        return self.select_images(num_objects > 0)
+
+    def select_images(self, is_kept: Flags) -> "CocoDataset":
+        """Return some of the images, (N,), with all of their annotations."""
+        image_of_row = np.repeat(np.arange(len(self)), np.diff(self.offsets))
         return replace(
             self.select_annotations(is_kept[image_of_row]),
             image_ids=self.image_ids[is_kept],
@@ -220,16 +225,21 @@ def read_coco(images: Path, problems: AnnotationProblems, *, split: str) -> Coco
     Raises:
         DatasetError: if the file is no COCO annotation file.
     """
-    with _no_garbage_collection():
-        return _read(images, problems, split=split)
+    with no_garbage_collection():
+        records = read_records(problems.annotations_path, problems, split=split)
+        return build_dataset(records, images, problems, split=split)
 
 
-def _read(images: Path, problems: AnnotationProblems, *, split: str) -> CocoDataset:
-    records = read_records(problems.annotations_path, problems, split=split)
+def build_dataset(
+    records: CocoRecords, images: Path, problems: AnnotationProblems, *, split: str
+) -> CocoDataset:
+    """Check and repair records, whatever format they come from; arguments as in `read_coco`."""
     category_ids = [record.get("category_id") for record in records.annotations]
     categories = read_categories(records.categories, category_ids, problems)
     image_columns = read_images(records.images, problems, ImageFolder(images))
-    columns = read_annotations(records.annotations, image_columns, categories, problems)
+    columns = read_annotations(
+        records.annotations, image_columns, categories, problems, titles=records.titles
+    )
 
     order = np.argsort(columns.image_indices, kind="stable")
     counts = np.bincount(columns.image_indices, minlength=len(image_columns.file_names))
@@ -283,7 +293,7 @@ def require_images(dataset: CocoDataset) -> None:
 
 
 @contextmanager
-def _no_garbage_collection() -> Iterator[None]:
+def no_garbage_collection() -> Iterator[None]:
     """Keep Python from searching millions of new dicts for cycles: two thirds of the time."""
     was_enabled = gc.isenabled()
     gc.disable()

@@ -1,4 +1,4 @@
-"""A COCO file as JSON records: the three sections, each a list of objects."""
+"""COCO records: the three sections of a file, each a list of JSON objects."""
 
 import json
 from dataclasses import dataclass
@@ -15,11 +15,15 @@ _SECTIONS = ("images", "annotations", "categories")
 
 @dataclass(frozen=True)
 class CocoRecords:
-    """The records of a file, of which nothing is known but that they are JSON objects."""
+    """The records of a data set, of which nothing is known but that they are JSON objects.
+
+    titles: what messages call the annotations, such as file and line; None for their ids.
+    """
 
     images: list[Record]
     annotations: list[Record]
     categories: list[Record]
+    titles: list[str] | None = None
 
 
 def read_records(annotations: Path, problems: AnnotationProblems, *, split: str) -> CocoRecords:
@@ -52,7 +56,8 @@ def read_records(annotations: Path, problems: AnnotationProblems, *, split: str)
     for section in ("images", "categories"):
         if not document[section]:
             problems.refuse("the list is empty", [section])
-    return CocoRecords(*(_objects(document[section], section, problems) for section in _SECTIONS))
+    sections = {name: _objects(document[name], name, problems) for name in _SECTIONS}
+    return CocoRecords(sections["images"], sections["annotations"], sections["categories"])
 
 
 def _read_json(path: Path, key: str) -> object:

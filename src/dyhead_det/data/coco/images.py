@@ -56,6 +56,11 @@ def read_images(
     problems.refuse("images without an id, positions", np.flatnonzero(~ids.is_known))
     problems.repair("image ids that are text, numbered from 1 (in results too)", ids.texts())
     names = _file_names(records, ids, problems, folder)
+    problems.repair(
+        "images that list classes looked for and not found (LVIS); classes that nobody looked for "
+        "are taken as absent too, unlike in LVIS's own AP",
+        [ids[row] for row, record in enumerate(records) if "neg_category_ids" in record],
+    )
     sizes_wh = _sizes(records, ids, names, problems, folder)
 
     is_first = _first_of_each(ids, names, sizes_wh, problems)

@@ -261,3 +261,24 @@ def test_a_deep_value_is_cut_in_an_error(tmp_path, depth):
     with pytest.raises(DatasetError) as caught:
         load_coco(tmp_path / "deep.json", tmp_path, split="train")
     assert len(str(caught.value)) < 1000
+
+
+def test_the_federated_classes_of_lvis_are_told(tmp_path, caplog):
+    content = {
+        "images": [
+            {
+                "id": 9,
+                "coco_url": "http://images.cocodataset.org/train2017/000000000009.jpg",
+                "width": 64,
+                "height": 64,
+                "neg_category_ids": [2],
+                "not_exhaustive_category_ids": [],
+            }
+        ],
+        "annotations": [{"id": 1, "image_id": 9, "category_id": 1, "bbox": [1, 1, 9, 9]}],
+        "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+    }
+    (tmp_path / "lvis.json").write_text(json.dumps(content))
+    dataset = load_coco(tmp_path / "lvis.json", tmp_path, split="train")
+    assert list(dataset.file_names) == ["train2017/000000000009.jpg"]
+    assert "classes that nobody looked for are taken as absent too" in caplog.text
