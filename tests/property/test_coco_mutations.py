@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dyhead_det.data.coco.dataset import load_coco
+from dyhead_det.data.formats.source import Source
 from dyhead_det.data.statistics import count
 from dyhead_det.errors import DatasetError
 from dyhead_det.escaping import printable
@@ -209,7 +210,7 @@ def folder(tmp_path_factory):
 
 def require_sound(path, folder):
     """Read a file by both doors; what comes out must be what all the rest relies on."""
-    found = check_dataset(path, folder, opens_images=False)
+    found = check_dataset(Source(path, folder), opens_images=False)
     text = check_together([found]).text()
     assert all(line == printable(line) for line in text.split("\n"))
     dataset = load_coco(path, folder, split="train")

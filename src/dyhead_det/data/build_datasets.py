@@ -20,7 +20,7 @@ from dyhead_det.data.coco.alignment import aligned_to
 from dyhead_det.data.coco.dataset import CocoDataset, require_images
 from dyhead_det.data.coco.records import Flags
 from dyhead_det.data.formats.read import load_annotations
-from dyhead_det.data.formats.source import Part, Source, formats_of_folder
+from dyhead_det.data.formats.source import AnyFormat, Part, Source, formats_of_folder
 from dyhead_det.data.formats.yolo_config import is_yolo_config, read_yaml_mapping
 from dyhead_det.data.samplers import Counts
 from dyhead_det.data.statistics import count
@@ -178,9 +178,30 @@ def _any_format(config: DataConfig) -> DataConfig:
     return config.model_copy(update={"format": "auto"})
 
 
+def run_sources(config: DataConfig) -> dict[Part, Source]:
+    """Return where the parts of a run lie; none for a share of the training images.
+
+    Raises:
+        DatasetError: If a name is not there that another format would not need.
+    """
+    root = Path(config.root)
+    sources: dict[Part, Source] = {"train": _source(root, config.train, config.format)}
+    if config.val is not None and config.val.share is None:
+        sources["val"] = _source(root, config.val, config.format)
+    return sources
+
+
 def _load(
     root: Path, named: SplitConfig | ValidationConfig, *, part: Part, config: DataConfig
 ) -> CocoDataset:
+    source = _source(root, named, config.format)
+    dataset = load_annotations(source, part=part, broken_images=config.broken_images)
+    if config.broken_images == "error":
+        require_images(dataset)
+    return dataset
+
+
+def _source(root: Path, named: SplitConfig | ValidationConfig, form: AnyFormat) -> Source:
     try:
         root = root.expanduser()
     except RuntimeError as error:  # the home of nobody
@@ -189,15 +210,12 @@ def _load(
     source = Source(
         root / (named.annotations or ""),
         None if named.images is None else root / named.images,
-        config.format,
+        form,
         named.split if isinstance(named.split, str) else None,
     )
     if named.annotations is not None and not source.annotations.exists():
         _explain_missing(root, source.annotations)
-    dataset = load_annotations(source, part=part, broken_images=config.broken_images)
-    if config.broken_images == "error":
-        require_images(dataset)
-    return dataset
+    return source
 
 
 def _explain_missing(root: Path, annotations: Path) -> None:

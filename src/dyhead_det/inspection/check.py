@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from dyhead_det.data.build_datasets import REQUIREMENTS
-from dyhead_det.data.coco.dataset import CocoDataset, missing_images, read_coco, require_images
+from dyhead_det.data.coco.dataset import CocoDataset, missing_images, require_images
 from dyhead_det.data.coco.image_folder import ImageFolder
 from dyhead_det.data.coco.problems import AnnotationProblems
+from dyhead_det.data.formats.read import read_annotations
+from dyhead_det.data.formats.source import Source
 from dyhead_det.errors import DatasetError
 from dyhead_det.escaping import listed
 from dyhead_det.inspection.findings import Finding, findings_of, write_findings
@@ -118,8 +120,7 @@ def check_target(target: Target, *, opens_images: bool = True) -> Check:
     return check_together(
         [
             check_dataset(
-                part.annotations,
-                part.images,
+                part.source,
                 split=part.split,
                 skips_broken=target.skips_broken,
                 opens_images=opens_images,
@@ -130,31 +131,30 @@ def check_target(target: Target, *, opens_images: bool = True) -> Check:
 
 
 def check_dataset(
-    annotations: Path,
-    images: Path,
+    source: Source,
     *,
-    split: str = "train",
+    split: Literal["train", "val"] = "train",
     skips_broken: bool = False,
     opens_images: bool = True,
 ) -> DatasetCheck:
     """Read a data set as training does, and every image in it.
 
     Args:
-        annotations: a COCO annotation file.
-        images: the folder of its images.
+        source: annotations in any format, and their images.
         split: the part of a data set that this is.
         skips_broken: images that cannot be read are no errors.
         opens_images: read the images too, not only look whether they are there.
 
     Raises:
-        DatasetError: if the file is no COCO annotation file.
+        DatasetError: if the file is no COCO annotation file, or the folder no data set.
     """
-    problems = AnnotationProblems(annotations)
-    dataset = read_coco(images, problems, split=split)
+    dataset, problems, _ = read_annotations(
+        source, part=split, broken_images="skip" if skips_broken else "error"
+    )
     missing = missing_images(dataset)
     unmet = _unmet(dataset, missing, skips_broken=skips_broken)
     if skips_broken:
-        problems.repair(f"images that are not in {images}, left out", missing)
+        problems.repair(f"images that are not in {dataset.images_folder}, left out", missing)
     if len(dataset):
         add_suspicions(dataset, problems)
     fingerprints, num_opened = {}, 0

@@ -3,19 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from dyhead_det.config.file import load_config
 from dyhead_det.config.schema import RunConfig
+from dyhead_det.data.build_datasets import run_sources
+from dyhead_det.data.formats.source import Source
 from dyhead_det.errors import ConfigError
 
 
 class Part(NamedTuple):
     """One part of a data set; split: what messages call it, ``train`` or ``val``."""
 
-    split: str
-    annotations: Path
-    images: Path
+    split: Literal["train", "val"]
+    source: Source
 
 
 @dataclass(frozen=True)
@@ -68,19 +69,10 @@ def read_target(
             msg = f"{path} names its annotations and images itself; leave out --images and --also"
             raise ConfigError(msg)
         config = load_config(path, tuple(overrides))
-        root, data = Path(config.data.root), config.data
-        named = {"train": data.train, "val": data.val}
-        return Target(
-            tuple(
-                Part(split, root / part.annotations, root / part.images)
-                for split, part in named.items()
-                if part is not None
-            ),
-            config,
-        )
+        return Target(tuple(Part(*named) for named in run_sources(config.data).items()), config)
     if images is None:
         raise ConfigError(f"{path}: give the folder of its images by --images")
     if overrides:
         raise ConfigError(f"--set changes a YAML file of a run, which {path} is not")
-    others = (Part("val", other, images) for other in also)
-    return Target((Part("train", path, images), *others))
+    others = (Part("val", Source(other, images)) for other in also)
+    return Target((Part("train", Source(path, images)), *others))

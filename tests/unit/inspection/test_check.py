@@ -12,6 +12,7 @@ from PIL import Image
 
 from dyhead_det.config.schema import to_plain
 from dyhead_det.data.build_datasets import load_training_data
+from dyhead_det.data.formats.source import Source
 from dyhead_det.errors import DatasetError
 from dyhead_det.inspection.check import check_dataset, check_target, check_together
 from dyhead_det.inspection.targets import read_target
@@ -26,7 +27,9 @@ def folder(tmp_path):
 
 
 def check(folder, **options):
-    return check_together([check_dataset(folder / "train.json", folder / "images", **options)])
+    return check_together(
+        [check_dataset(Source(folder / "train.json", folder / "images"), **options)]
+    )
 
 
 def change(folder, **sections):
@@ -152,14 +155,14 @@ def copy_of(folder, name, **changes):
     """Write an annotation file of a part, with other images and annotations than the first."""
     content = json.loads((folder / "train.json").read_text())
     (folder / name).write_text(json.dumps({**content, **changes}))
-    return check_dataset(folder / name, folder / "images", split="val")
+    return check_dataset(Source(folder / name, folder / "images"), split="val")
 
 
 def test_pictures_that_two_parts_have_are_a_warning_and_named_with_their_files(folder):
     content = json.loads((folder / "train.json").read_text())
     change(folder, images=content["images"][:2], annotations=content["annotations"][:2])
     own = {"images": content["images"][2:], "annotations": content["annotations"][2:]}
-    train = check_dataset(folder / "train.json", folder / "images")
+    train = check_dataset(Source(folder / "train.json", folder / "images"))
     assert check_together([train, copy_of(folder, "val.json", **own)]).between == ()
     images = folder / "images"
     (images / "2.png").write_bytes((images / "0.png").read_bytes())
@@ -185,7 +188,7 @@ def test_one_picture_twice_in_a_part_is_a_warning_but_a_name_twice_is_not_that(f
 
 def test_parts_with_other_classes_are_told_of(folder):
     categories = [{"id": 7, "name": "square"}, {"id": 8, "name": "star"}]
-    train = check_dataset(folder / "train.json", folder / "images")
+    train = check_dataset(Source(folder / "train.json", folder / "images"))
     other = check_together([train, copy_of(folder, "val.json", categories=categories)])
     lacking = {finding.kind: finding.items for finding in other.between if "lacks" in finding.kind}
     assert lacking == {

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from dyhead_det.config.schema import to_plain
+from dyhead_det.data.formats.source import Source
 from dyhead_det.errors import ConfigError
 from dyhead_det.inspection.targets import read_target
 
@@ -22,16 +23,16 @@ def config_file(tmp_path):
 def test_a_json_file_has_the_images_that_are_given():
     target = read_target(Path("a.json"), images=Path("i"), also=[Path("b.json")])
     assert target.config is None
-    assert [tuple(map(str, part)) for part in target.parts] == [
-        ("train", "a.json", "i"),
-        ("val", "b.json", "i"),
-    ]
+    assert target.parts == (
+        ("train", Source(Path("a.json"), Path("i"))),
+        ("val", Source(Path("b.json"), Path("i"))),
+    )
 
 
 def test_a_run_names_its_parts_and_takes_overrides(config_file, tmp_path):
     target = read_target(config_file, overrides=["data.broken_images=skip"])
     assert target.skips_broken
-    assert target.part("val") == ("val", tmp_path / "train.json", tmp_path / "images")
+    assert target.part("val") == ("val", Source(tmp_path / "train.json", tmp_path / "images"))
     alone = read_target(config_file, overrides=["data.val=null"])
     with pytest.raises(ConfigError, match="there is no val data; the parts are train"):
         alone.part("val")
