@@ -32,6 +32,7 @@ class Checkpoint:
 
     model: the detector's state dict, on the CPU when it was read from a file.
     metrics: COCO numbers on the validation data at this step, if there are any.
+    min_scores: of each class the bound of the score with the highest F1 on these data, if any.
     training: the state of the run (see `training.run`), plain values as they were read, or None.
     source: what messages call it: its file, if it was read from one.
     """
@@ -42,6 +43,7 @@ class Checkpoint:
     step: int
     metrics: dict[str, float | None]
     training: dict[str, Any] | None = None
+    min_scores: dict[str, float] | None = None
     source: str = field(default="the checkpoint", compare=False)
 
 
@@ -65,6 +67,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, *, previous: Path | None
         "model": checkpoint.model,
         "step": checkpoint.step,
         "metrics": checkpoint.metrics,
+        "min_scores": checkpoint.min_scores,
         "training": checkpoint.training,
     }
     with written_whole(path, durable=True, previous=previous) as unfinished:
@@ -140,13 +143,15 @@ def _parse_fields(content: dict[str, Any], version: int, source: str) -> Checkpo
     step = _field(content, "step", int)
     if step < 0 or step.bit_length() > _MAX_BITS:
         raise ValueError("step: no number of steps")
+    categories = _parse_categories(_field(content, "categories", list))
     return Checkpoint(
         config=parse_config(content["config"]),
-        categories=_parse_categories(_field(content, "categories", list)),
+        categories=categories,
         model=_parse_model(_field(content, "model", dict)),
         step=step,
         metrics=_parse_metrics(_field(content, "metrics", dict)),
         training=content.get("training"),
+        min_scores=_parse_min_scores(content, categories),
         source=source,
     )
 
@@ -218,6 +223,18 @@ def _parse_metrics(values: dict[Any, Any]) -> dict[str, float | None]:
             shown = printable(name, max_length=80)
             raise ValueError(f"metrics.{shown}: a number of {value.bit_length()} bits")
     return metrics
+
+
+def _parse_min_scores(content: dict[str, Any], categories: CategoryMap) -> dict[str, float] | None:
+    """Read what files have only since detectors look for their best bounds."""
+    if content.get("min_scores") is None:
+        return None
+    values = _with_text_keys(_field(content, "min_scores", dict), "min_scores")
+    if set(values) != set(categories.names):
+        raise ValueError("min_scores: not those of its classes")
+    if not all(type(value) is float and 0 <= value <= 1 for value in values.values()):
+        raise ValueError("min_scores: they are no numbers from 0 to 1")
+    return values
 
 
 def _write(content: object, path: Path) -> None:

@@ -162,7 +162,7 @@ def _score_results(
 ) -> None:
     """Score a results file; print the numbers before they are written, where that is asked for."""
     with quick_imports():
-        from dyhead_det.evaluation import coco_scores
+        from dyhead_det.evaluation import matching
         from dyhead_det.evaluation.evaluate import write_metrics
         from dyhead_det.evaluation.results_file import evaluate_results
         from dyhead_det.files import require_writable
@@ -173,7 +173,7 @@ def _score_results(
         detections,
         annotations,
         backend=backend,
-        max_detections=max_detections or coco_scores.MAX_DETECTIONS,
+        max_detections=max_detections or matching.MAX_DETECTIONS,
     )
     echo(result.table())
     if out is not None:

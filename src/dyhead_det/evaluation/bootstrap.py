@@ -7,8 +7,6 @@ on the same resamples give the distribution of their difference, in which easy a
 cancel (Koehn, "Statistical significance tests for machine translation evaluation", 2004).
 """
 
-import contextlib
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,11 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dyhead_det.evaluation.coco_scores import build_evaluation
+from dyhead_det.evaluation.analysis.curves import RECALLS
 from dyhead_det.evaluation.ground_truth import CocoResult
-
-# As in COCO: AP is the mean of the precisions at these recalls.
-RECALLS = np.linspace(0, 1, 101)
+from dyhead_det.evaluation.matching import Matches, match
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,36 +45,27 @@ def match_detections(
         detections: COCO results on its images.
 
     Returns:
-        The matches of each class of the ground truth; images are in order of their ids.
+        The matches of each class of the ground truth; images and classes are in order of their ids.
     """
-    _, evaluation = build_evaluation(ground_truth, detections, "pycocotools")
-    parameters = evaluation.params
-    parameters.areaRng, parameters.areaRngLbl = parameters.areaRng[:1], parameters.areaRngLbl[:1]
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluation.evaluate()
-    num_images = len(parameters.imgIds)
-    per_image = evaluation.evalImgs  # classes x images; None where an image has nothing of a class
+    return class_matches(match(ground_truth, detections))
+
+
+def class_matches(matches: Matches) -> list[ClassMatches]:
+    """Return the matches of each class, in label order."""
+    objects, num_images = matches.objects, len(matches.image_ids)
+    is_true = matches.is_true
     return [
-        _of_one_class(per_image[start : start + num_images], num_ious=len(parameters.iouThrs))
-        for start in range(0, len(per_image), num_images)
+        ClassMatches(
+            image=matches.detections.image[rows],
+            is_true=is_true[:, rows],
+            is_ignored=matches.neither[:, rows],
+            num_boxes=np.bincount(
+                objects.image[(objects.label == label) & ~matches.is_ignored],
+                minlength=num_images,
+            ),
+        )
+        for label, rows in enumerate(matches.best_first())
     ]
-
-
-def _of_one_class(images: Sequence[dict[str, Any] | None], *, num_ious: int) -> ClassMatches:
-    nothing = np.zeros((num_ious, 0))
-    found = [nothing if each is None else np.asarray(each["dtMatches"]) for each in images]
-    ignored = [nothing if each is None else np.asarray(each["dtIgnore"]) for each in images]
-    scores = np.array([score for each in images if each for score in each["dtScores"]])
-    order = np.argsort(-scores, kind="stable")
-    counts = [matches.shape[1] for matches in found]
-    return ClassMatches(
-        image=np.repeat(np.arange(len(images)), counts)[order],
-        is_true=np.concatenate(found, axis=1)[:, order] > 0,
-        is_ignored=np.concatenate(ignored, axis=1)[:, order] > 0,
-        num_boxes=np.array(
-            [0 if each is None else np.sum(np.asarray(each["gtIgnore"]) == 0) for each in images]
-        ),
-    )
 
 
 def resample_images(num_images: int, num_resamples: int, *, seed: int) -> NDArray[np.int64]:

@@ -8,7 +8,7 @@ import contextlib
 import io
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from dyhead_det.contracts import CategoryMap
 from dyhead_det.errors import ConfigError, DatasetError
+from dyhead_det.evaluation.analysis.analyze import Analysis, analyze, best_min_scores
 from dyhead_det.evaluation.ground_truth import (
     CocoResult,
     crowding_notes,
@@ -23,10 +24,8 @@ from dyhead_det.evaluation.ground_truth import (
     require_known,
     without_unread_images,
 )
+from dyhead_det.evaluation.matching import MAX_DETECTIONS
 from dyhead_det.tables import text_table
-
-# COCO's own limit of detections of an image and class.
-MAX_DETECTIONS = 100
 
 Backend = Literal["auto", "pycocotools", "faster-coco-eval"]
 
@@ -39,12 +38,21 @@ _IOU_50, _IOU_75 = 0, 5
 
 @dataclass(frozen=True, slots=True)
 class ClassResult:
-    """How well one class is found; without ground truth there is no number."""
+    """How well one class is found; without ground truth (of a size) there is no number.
+
+    min_score: bound of the score with the highest F1 at IoU .5, that of all classes together where
+        the class has none of its own; None where no detection of any class is right.
+    """
 
     name: str
     num_boxes: int
     AP: float | None
     AP50: float | None
+    AP75: float | None = None
+    APs: float | None = None
+    APm: float | None = None
+    APl: float | None = None
+    min_score: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +64,7 @@ class EvalResult:
     num_images: that were read and are scored.
     num_unreadable_images: the others of the data set; their objects do not count as missed.
     notes: what keeps the numbers from saying what one would expect, each a sentence.
+    analysis: what the 12 numbers do not tell, where it was asked for.
     """
 
     metrics: dict[str, float | None]
@@ -66,11 +75,23 @@ class EvalResult:
     backend: str
     num_unreadable_images: int = 0
     notes: tuple[str, ...] = ()
+    analysis: Analysis | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def min_scores(self) -> dict[str, float] | None:
+        """Return the bound of the score with the highest F1 of each class, if there is any."""
+        bounds = {line.name: line.min_score for line in self.classes}
+        known = {name: bound for name, bound in bounds.items() if bound is not None}
+        return known or None
 
     @property
     def ap(self) -> float:
         """COCO's main number, AP averaged over IoU .50:.95."""
         return self.metrics["AP"] or 0.0
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return plain values for JSON, without the analysis."""
+        return asdict(replace(self, analysis=None)) | {"min_scores": self.min_scores}
 
     def table(self) -> str:
         """Return the numbers as text for a terminal."""
@@ -92,9 +113,15 @@ class EvalResult:
     def class_table(self) -> str:
         """Return a line for each class, for a terminal."""
         return text_table(
-            ("class", "boxes", "AP", "AP50"),
+            ("class", "boxes", "AP", "AP50", "best min-score"),
             [
-                (line.name, line.num_boxes, decimal(line.AP), decimal(line.AP50))
+                (
+                    line.name,
+                    line.num_boxes,
+                    decimal(line.AP),
+                    decimal(line.AP50),
+                    decimal(line.min_score),
+                )
                 for line in self.classes
             ],
         )
@@ -130,6 +157,7 @@ def evaluate_detections(
     max_detections: int = MAX_DETECTIONS,
     detections_per_image: int | None = None,
     read_images: Collection[int] | None = None,
+    with_analysis: bool = False,
 ) -> EvalResult:
     """Score detections as COCO does.
 
@@ -142,6 +170,7 @@ def evaluate_detections(
             another number than COCO's 100 the metric AR100 is called after it.
         detections_per_image: the most that the detector returns, if known; for a note.
         read_images: ids of the images that the detector has seen, None for all.
+        with_analysis: also find out what the 12 numbers do not tell.
 
     Raises:
         DatasetError: as `require_scorable`, and where detections are of images or categories that
@@ -166,20 +195,25 @@ def evaluate_detections(
     precision, recall, backend_name = _accumulate(
         ground_truth, detections, scored_ids, backend, max_detections
     )
-    precision_of_class = dict(  # each (T, R)
-        zip(scored_ids, precision[..., _ALL, _AT_MOST].transpose(2, 0, 1), strict=True)
+    scoring = (ground_truth, detections, categories)
+    analysis = analyze(*scoring, max_detections=max_detections) if with_analysis else None
+    min_scores = (
+        best_min_scores(*scoring, max_detections=max_detections)
+        if analysis is None
+        else analysis.min_scores()
     )
-    classes = []
-    for category in categories:
-        of_class = precision_of_class.get(category.dataset_id)
-        classes.append(
-            ClassResult(
-                category.name,
-                boxes_of_class[category.dataset_id],
-                None if of_class is None else _mean(of_class),
-                None if of_class is None else _mean(of_class[_IOU_50]),
-            )
+    precision_of_class = dict(  # each (T, R, areas)
+        zip(scored_ids, precision[..., _AT_MOST].transpose(2, 0, 1, 3), strict=True)
+    )
+    classes = [
+        _class_result(
+            category.name,
+            boxes_of_class[category.dataset_id],
+            precision_of_class.get(category.dataset_id),
+            min_score=None if min_scores is None else min_scores[category.name],
         )
+        for category in categories
+    ]
     return EvalResult(
         metrics=_twelve_numbers(precision, recall, max_detections),
         classes=tuple(classes),
@@ -196,6 +230,26 @@ def evaluate_detections(
                 detections_per_image=detections_per_image,
             ),
         ),
+        analysis=analysis,
+    )
+
+
+def _class_result(
+    name: str, num_boxes: int, precision: NDArray[np.float64] | None, *, min_score: float | None
+) -> ClassResult:
+    """Average the precisions (T, R, areas) of a class; None where it has no ground truth."""
+    if precision is None:
+        return ClassResult(name, num_boxes, None, None, min_score=min_score)
+    return ClassResult(
+        name,
+        num_boxes,
+        AP=_mean(precision[..., _ALL]),
+        AP50=_mean(precision[_IOU_50, ..., _ALL]),
+        AP75=_mean(precision[_IOU_75, ..., _ALL]),
+        APs=_mean(precision[..., _SMALL]),
+        APm=_mean(precision[..., _MEDIUM]),
+        APl=_mean(precision[..., _LARGE]),
+        min_score=min_score,
     )
 
 

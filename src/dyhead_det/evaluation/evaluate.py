@@ -6,7 +6,6 @@ evaluated, whatever data set the detector was trained on.
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +25,13 @@ from dyhead_det.distributed.world import is_main
 from dyhead_det.errors import DatasetError
 from dyhead_det.escaping import listed
 from dyhead_det.evaluation.coco_scores import (
-    MAX_DETECTIONS,
     Backend,
     EvalResult,
     evaluate_detections,
     require_scorable,
 )
 from dyhead_det.evaluation.ground_truth import CocoResult
+from dyhead_det.evaluation.matching import MAX_DETECTIONS
 from dyhead_det.files import written_whole
 
 
@@ -47,6 +46,7 @@ def evaluate_detector(
     progress: bool,
     max_detections: int = MAX_DETECTIONS,
     detections_per_image: int | None = None,
+    with_analysis: bool = False,
 ) -> tuple[EvalResult, list[CocoResult]]:
     """Run a detector over a data set and score what it finds; several processes share the images.
 
@@ -63,6 +63,7 @@ def evaluate_detector(
         progress: show a bar where stderr is a terminal.
         max_detections: of an image and class that are counted, best first.
         detections_per_image: the most that the detector returns, if known.
+        with_analysis: also find out what the 12 numbers do not tell.
 
     Returns:
         The numbers, and in the main process the detections they were computed from.
@@ -89,6 +90,7 @@ def evaluate_detector(
             max_detections=max_detections,
             detections_per_image=detections_per_image,
             read_images=read_images,
+            with_analysis=with_analysis,
         )
     )
     return result, detections
@@ -187,7 +189,7 @@ def write_results(folder: Path, result: EvalResult, detections: Sequence[CocoRes
 def write_metrics(folder: Path, result: EvalResult) -> None:
     """Write `metrics.json` into a folder, which is made where needed."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "metrics.json", asdict(result), indent=2)
+    write_json(folder / "metrics.json", result.to_plain(), indent=2)
 
 
 def write_json(path: Path, value: object, *, indent: int | None) -> None:

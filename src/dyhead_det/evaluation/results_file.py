@@ -13,12 +13,12 @@ from dyhead_det.contracts import Category, CategoryMap
 from dyhead_det.errors import DatasetError
 from dyhead_det.escaping import listed, printable
 from dyhead_det.evaluation.coco_scores import (
-    MAX_DETECTIONS,
     Backend,
     EvalResult,
     evaluate_detections,
 )
 from dyhead_det.evaluation.ground_truth import CocoResult
+from dyhead_det.evaluation.matching import MAX_DETECTIONS
 from dyhead_det.files import open_file
 
 # In pixels; beyond it, areas are no finite numbers any more.

@@ -12,12 +12,12 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 
-from dyhead_det.contracts import Prediction, Target
 from dyhead_det.data.coco.dataset import CocoDataset
 from dyhead_det.data.images import read_image
 from dyhead_det.errors import DatasetError
+from dyhead_det.evaluation.analysis.outcomes import ImageOutcomes, image_outcomes, outcomes
 from dyhead_det.evaluation.ground_truth import CocoResult
-from dyhead_det.evaluation.matching import IOU_THRESHOLD, match_image
+from dyhead_det.evaluation.matching import IOU_THRESHOLDS, match
 from dyhead_det.models.detectors import Detector
 from dyhead_det.visualize.draw import draw_detections
 from dyhead_det.visualize.sheet import Outcome, Scored, contact_sheet, outcome_sheet
@@ -94,15 +94,25 @@ def draw_validation(dataset: CocoDataset, detections: Iterable[CocoResult]) -> I
     Returns:
         The sheet, None where no image can be read.
     """
-    strong: dict[int, list[CocoResult]] = {}
-    for detection in detections:
-        if detection["score"] >= SHOWN_SCORE:
-            strong.setdefault(detection["image_id"], []).append(detection)
+    matches = match(
+        dataset.ground_truth(),
+        [detection for detection in detections if detection["score"] >= SHOWN_SCORE],
+        category_ids=[category.dataset_id for category in dataset.categories],
+        thresholds=IOU_THRESHOLDS[:1],
+    )
+    sorted_out = outcomes(matches, SHOWN_SCORE)
     images = [
         Scored(
             title=str(dataset.file_names[index]),
             image=image,
-            outcomes=_outcomes(dataset, index, strong.get(int(dataset.image_ids[index]), [])),
+            outcomes=_marked(
+                image_outcomes(
+                    matches,
+                    sorted_out,
+                    int(np.searchsorted(matches.image_ids, dataset.image_ids[index])),
+                ),
+                dataset.categories.names,
+            ),
         )
         for index, image in readable_images(dataset, _spread(dataset))
     ]
@@ -111,48 +121,26 @@ def draw_validation(dataset: CocoDataset, detections: Iterable[CocoResult]) -> I
     return outcome_sheet(
         images,
         width=_SHEET_WIDTH,
-        note=f"(scores from {SHOWN_SCORE:.0%}, IoU from {IOU_THRESHOLD:.0%} on)",
+        note=f"(scores from {SHOWN_SCORE:.0%}, IoU from {IOU_THRESHOLDS[0]:.0%} on)",
     )
 
 
-def _outcomes(dataset: CocoDataset, index: int, detections: list[CocoResult]) -> list[Outcome]:
-    """Return hits, misses and false detections of an image; detections in crowds are neither."""
-    truth, prediction = dataset.target(index), _as_prediction(detections, dataset)
-    is_right, is_in_crowd, is_found = match_image(truth, prediction, _crowds(dataset, index))
-    names = dataset.categories.names
+def _marked(image: ImageOutcomes, names: Sequence[str]) -> list[Outcome]:
+    """Name what became of the objects and detections of an image, misses first."""
     missed = [
-        Outcome("missed", _xyxy(box), names[label])
-        for box, label in zip(
-            truth["boxes"][~is_found], truth["labels"][~is_found].tolist(), strict=True
-        )
+        Outcome("missed", each.box, names[each.label])
+        for each in image.objects
+        if not each.is_right
     ]
     detected = [
-        Outcome("hit" if hit else "false", _xyxy(box), f"{names[label]} {score:.0%}")
-        for box, label, score, hit, ignored in zip(
-            prediction["boxes"],
-            prediction["labels"].tolist(),
-            prediction["scores"].tolist(),
-            is_right.tolist(),
-            is_in_crowd.tolist(),
-            strict=True,
+        Outcome(
+            "hit" if each.is_right else "false",
+            each.box,
+            f"{names[each.label]} {each.score:.0%}",
         )
-        if not ignored
+        for each in image.detections
     ]
     return [*missed, *detected]
-
-
-def _crowds(dataset: CocoDataset, index: int) -> Target:
-    """Return the crowd regions of an image."""
-    rows = np.arange(dataset.offsets[index], dataset.offsets[index + 1])
-    rows = rows[dataset.is_crowd[rows]]
-    return Target(
-        boxes=torch.from_numpy(dataset.boxes[rows]), labels=torch.from_numpy(dataset.labels[rows])
-    )
-
-
-def _xyxy(box: Tensor) -> tuple[float, float, float, float]:
-    x1, y1, x2, y2 = box.tolist()
-    return x1, y1, x2, y2
 
 
 def _spread(dataset: CocoDataset) -> list[int]:
@@ -178,20 +166,3 @@ def readable_images(dataset: CocoDataset, chosen: Sequence[int]) -> Iterator[tup
             else:
                 yield candidate, image
                 break
-
-
-def _as_prediction(detections: list[CocoResult], dataset: CocoDataset) -> Prediction:
-    """Turn COCO results of one image back into boxes, best first."""
-    best_first = sorted(detections, key=lambda detection: -detection["score"])
-    boxes_xyxy = [
-        (x, y, x + width, y + height)
-        for x, y, width, height in (detection["bbox"] for detection in best_first)
-    ]
-    label_of = dataset.categories.label_of_dataset_id
-    return Prediction(
-        boxes=torch.tensor(boxes_xyxy, dtype=torch.float32).reshape(-1, 4),
-        scores=torch.tensor([detection["score"] for detection in best_first]),
-        labels=torch.tensor(
-            [label_of[detection["category_id"]] for detection in best_first], dtype=torch.int64
-        ),
-    )

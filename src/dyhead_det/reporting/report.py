@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from dyhead_det.data.statistics import DataStatistics
 from dyhead_det.escaping import markdown_text
-from dyhead_det.evaluation.coco_scores import MAX_DETECTIONS, decimal, metric_names
+from dyhead_det.evaluation.coco_scores import decimal, metric_names
+from dyhead_det.evaluation.matching import MAX_DETECTIONS
 from dyhead_det.reporting.metrics_file import Row
 from dyhead_det.reporting.progress import format_duration
 from dyhead_det.reporting.stopwatch import LOADING, STEPS

@@ -53,6 +53,7 @@ def capture(run: Run, *, with_training: bool) -> Checkpoint:
         model=parts.evaluated_detector.state_dict(),
         step=progress.step,
         metrics=progress.metrics,
+        min_scores=progress.min_scores,
         training=_train_state(run).to_plain() if with_training else None,
     )
 

@@ -48,6 +48,7 @@ class Progress:
     best: Those of the best one, and its `step`; empty before the first.
     losses: For the next row of metrics.jsonl.
     early_stopping: None where nothing stops the run early.
+    min_scores: Of each class the bound of the score with the highest F1 in the last evaluation.
     """
 
     step: Count
@@ -56,6 +57,7 @@ class Progress:
     best: Metrics
     losses: LossSums
     early_stopping: EarlyStopping | None
+    min_scores: dict[str, FiniteFloat] | None = None
 
     @classmethod
     def at_start(cls, early_stopping: EarlyStopping | None = None) -> "Progress":

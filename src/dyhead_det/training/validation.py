@@ -33,7 +33,7 @@ def validate(run: Run, data: CocoDataset, stop: StopSignals, record: RunRecord) 
     raw = None
     if config.ema is not None and config.ema.evaluate_raw:
         raw, _ = _score(run, run.parts.detector, data, stop)
-    progress.metrics = result.metrics
+    progress.metrics, progress.min_scores = result.metrics, result.min_scores
     is_best = not progress.best or result.ap > (progress.best["AP"] or 0.0)
     # Only what can be read again counts as the best.
     if is_best and broadcast_object(lambda: save_best(run)):

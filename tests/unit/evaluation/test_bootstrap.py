@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from dyhead_det.contracts import Category, CategoryMap
 from dyhead_det.evaluation.bootstrap import (
     average_precisions,
     interval,
@@ -12,44 +11,9 @@ from dyhead_det.evaluation.bootstrap import (
 )
 from dyhead_det.evaluation.coco_scores import evaluate_detections
 
-CATEGORIES = CategoryMap((Category("cat", 3), Category("dog", 5), Category("rare", 9)))
+from made_up_data import CATEGORIES, made_up
+
 NUM_IMAGES = 7
-
-
-def made_up(seed):
-    """Return ground truth, a crowd among it, and detections: some right, some not, some doubled."""
-    random = np.random.default_rng(seed)
-    annotations, detections = [], []
-    for image_id in range(1, NUM_IMAGES + 1):
-        for number in range(random.integers(0, 6)):
-            category = 9 if (image_id, number) == (2, 0) else int(random.choice([3, 5]))
-            box = [float(v) for v in (*random.uniform(0, 60, 2), *random.uniform(5, 40, 2))]
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image_id,
-                    "category_id": category,
-                    "bbox": box,
-                    "area": box[2] * box[3],
-                    "iscrowd": int(random.uniform() < 0.1),
-                }
-            )
-            for _ in range(random.integers(0, 4)):
-                moved = [v + float(random.normal(0, 2)) for v in box]
-                detections.append(
-                    {
-                        "image_id": image_id,
-                        "category_id": category,
-                        "bbox": moved,
-                        "score": float(random.uniform()),
-                    }
-                )
-    truth = {
-        "images": [{"id": image_id} for image_id in range(1, NUM_IMAGES + 1)],
-        "annotations": annotations,
-        "categories": [{"id": c.dataset_id, "name": c.name} for c in CATEGORIES],
-    }
-    return truth, detections
 
 
 def copied(truth, detections, counts):

@@ -236,7 +236,7 @@ def test_a_class_without_ground_truth_has_no_number_and_is_shown_as_a_dash():
     assert (cat.AP, cat.AP50, cat.num_boxes) == (pytest.approx(1), pytest.approx(1), 1)
     assert (dog.AP, dog.AP50, dog.num_boxes) == (None, None, 0)
     assert result.metrics["APl"] is None
-    assert result.table().splitlines()[-1].split() == ["dog", "0", "-", "-"]
+    assert result.table().splitlines()[-1].split() == ["dog", "0", "-", "-", "0.900"]
 
 
 @pytest.mark.parametrize("backend", ["pycocotools", "faster-coco-eval"])
@@ -265,7 +265,7 @@ def test_the_table_shows_twelve_numbers_and_every_class():
     assert lines[2].split() == ["AP", "AP50", "AP75", "APs", "APm", "APl"]
     assert lines[3].split() == ["0.500", "0.500", "0.500", "1.000", "0.000", "-"]
     assert lines[4].split() == ["AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
-    assert lines[-2].split() == ["cat", "1", "1.000", "1.000"]
+    assert lines[-2].split() == ["cat", "1", "1.000", "1.000", "0.900"]
     assert lines[-1].split() == ["dog", "1", "0.000", "0.000"]
 
 

@@ -11,7 +11,6 @@ from PIL import Image
 from dyhead_det.data.coco.dataset import load_coco
 from dyhead_det.models.detectors import build_detector
 from dyhead_det.reporting.pictures import (
-    _as_prediction,
     _spread,
     call_with_next_batch,
     draw_batch,
@@ -90,14 +89,6 @@ def dataset(tiny_dataset):
 
 def result(image_id, score, category_id=7, bbox=(1.0, 2, 20, 30)):
     return {"image_id": image_id, "score": score, "category_id": category_id, "bbox": list(bbox)}
-
-
-def test_results_become_boxes_with_labels_best_first(dataset):
-    prediction = _as_prediction([result(10, 0.5), result(10, 0.9, category_id=11)], dataset)
-    assert prediction["labels"].tolist() == [1, 0]
-    assert prediction["scores"].tolist() == pytest.approx([0.9, 0.5])
-    assert prediction["boxes"].tolist() == [[1, 2, 21, 32]] * 2
-    assert _as_prediction([], dataset)["boxes"].shape == (0, 4)
 
 
 def kinds(dataset, *detections):
