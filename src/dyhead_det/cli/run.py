@@ -1,6 +1,5 @@
 """`train`, `eval` and `predict`."""
 
-import math
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,10 +8,13 @@ import typer
 from dyhead_det.cli.quick_imports import quick_imports
 from dyhead_det.cli.streams import echo
 from dyhead_det.prediction.arguments import (
+    AUTO,
     MAX_BATCH_SIZE,
     MAX_DETECTIONS,
     MAX_EDGE,
     MIN_SCORE,
+    MinScore,
+    require_score,
 )
 
 Device = Annotated[
@@ -181,12 +183,15 @@ def _score_results(
         echo(f"\nwritten: {out}/metrics.json")
 
 
-def _no_nan(value: float) -> float:
-    """Refuse what is neither below nor above a bound."""
-    if math.isnan(value):
-        msg = "NaN is no number."
-        raise typer.BadParameter(msg)
-    return value
+def _min_score(value: str) -> MinScore:
+    """Read a number from 0 to 1, or `auto`."""
+    if value == AUTO:
+        return AUTO
+    try:
+        return require_score("min_score", float(value))
+    except ValueError as error:
+        msg = f"{value!r} is neither a number from 0 to 1 nor auto."
+        raise typer.BadParameter(msg) from error
 
 
 def predict(
@@ -194,8 +199,12 @@ def predict(
     sources: Annotated[list[str], typer.Argument(help="Images, folders and patterns.")],
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("predictions"),
     min_score: Annotated[
-        float, typer.Option(min=0, max=1, callback=_no_nan, help="Leave out weaker boxes.")
-    ] = MIN_SCORE,
+        str,
+        typer.Option(
+            metavar="NUMBER",
+            help="Leave out weaker boxes; auto: weaker than the best bound of their class.",
+        ),
+    ] = str(MIN_SCORE),
     classes: Annotated[
         list[str] | None,
         typer.Option(
@@ -220,13 +229,14 @@ def predict(
         from dyhead_det.prediction.folder import predict_to_folder
         from dyhead_det.prediction.predictor import load
 
+    bound = _min_score(min_score)
     predictor = load(checkpoint, device=device, short_edge=short_edge, long_edge=long_edge)
     with pytorch_switches(predictor.runtime):
         summary = predict_to_folder(
             predictor,
             sources,
             out,
-            min_score=min_score,
+            min_score=bound,
             classes=predictor.split_classes(classes or []),
             max_detections=max_detections,
             batch_size=batch_size,

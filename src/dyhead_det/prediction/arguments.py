@@ -4,9 +4,13 @@ Nothing heavy is imported here, so that `--help` can show them at once.
 """
 
 import operator
+from typing import Literal
 
 MIN_SCORE = 0.3
 """What scores less is left out, unless another bound is given."""
+AUTO: Literal["auto"] = "auto"
+"""In place of a bound of the score: that with the highest F1 of each class in validation."""
+MinScore = float | Literal["auto"]
 MAX_EDGE = 16384
 """Pixels of the edges that an image is resized to, as in `model.input`."""
 MAX_BATCH_SIZE = 65536

@@ -25,8 +25,8 @@ from dyhead_det.files import remove_abandoned, require_writable, written_whole
 from dyhead_det.prediction.arguments import (
     MAX_BATCH_SIZE,
     MAX_DETECTIONS,
+    MinScore,
     require_count,
-    require_score,
 )
 from dyhead_det.prediction.detections import Detections
 from dyhead_det.prediction.predictor import Predictor
@@ -54,7 +54,7 @@ def predict_to_folder(
     sources: Sequence[str | Path],
     out: Path,
     *,
-    min_score: float,
+    min_score: MinScore,
     classes: Sequence[str],
     max_detections: int | None,
     batch_size: int,
@@ -70,7 +70,7 @@ def predict_to_folder(
         predictor: the detector.
         sources: image files, folders (with everything below) and glob patterns.
         out: the folder for the results, which is tried before any image is read.
-        min_score: leave out what scores less.
+        min_score: leave out what scores less; `auto` is as in `Predictor.predict`.
         classes: keep these classes only; empty means all.
         max_detections: keep so many per image, best first.
         batch_size: images that go through the detector together.
@@ -79,14 +79,15 @@ def predict_to_folder(
     Raises:
         DatasetError: where a source holds no image; and at the end, when all else is written,
             where images could not be read or the detector failed in them.
-        ConfigError: where a class is unknown, or nothing can be written to `out`.
+        ConfigError: where a class is unknown, `auto` has no bounds, or nothing can be written to
+            `out`.
         OutputError: at the end, where results or pictures could not be written.
         StoppedError: where a signal ended it; what was found by then is written.
         ValueError: where another argument is out of range.
     """
     predictor.labels_of(classes)  # a wrong name is reported before the first image is read
     require_count("batch_size", batch_size, most=MAX_BATCH_SIZE)
-    require_score("min_score", min_score)
+    predictor.score_bound(min_score)
     if max_detections is not None:
         require_count("max_detections", max_detections, most=MAX_DETECTIONS)
     images = find_images(sources, except_in=out / PICTURES)
@@ -157,7 +158,7 @@ def _predict(
     predictor: Predictor,
     batch: Sequence[tuple[int, Tensor]],
     run: _Run,
-    min_score: float,
+    min_score: MinScore,
     classes: Sequence[str],
     max_detections: int | None,
 ) -> Iterator[tuple[int, Tensor, Detections]]:

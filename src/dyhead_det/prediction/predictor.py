@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar, overload
 
@@ -21,10 +21,12 @@ from dyhead_det.escaping import listed
 from dyhead_det.models.detectors import Detector, build_detector
 from dyhead_det.models.runtime import prepare_detector
 from dyhead_det.prediction.arguments import (
+    AUTO,
     MAX_BATCH_SIZE,
     MAX_DETECTIONS,
     MAX_EDGE,
     MIN_SCORE,
+    MinScore,
     require_count,
     require_edges,
     require_score,
@@ -72,6 +74,7 @@ class Predictor:
         runtime: How the detector was trained to run; commands set PyTorch's switches by it.
         resized_to: Bounds of the shorter and the longer edge that the detector resizes images to;
             None where it does not.
+        min_scores: Of each class the bound of the score for `min_score="auto"`; None without.
     """
 
     def __init__(
@@ -82,12 +85,14 @@ class Predictor:
         device: torch.device,
         runtime: RuntimeConfig | None = None,
         resized_to: tuple[int, int] | None = None,
+        min_scores: Mapping[str, float] | None = None,
     ) -> None:
         self.detector = detector.to(device).eval()
         self.categories = categories
         self.device = device
         self.runtime = runtime or RuntimeConfig()
         self.resized_to = resized_to
+        self.min_scores = min_scores
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -118,6 +123,7 @@ class Predictor:
             device=device,
             runtime=runtime,
             resized_to=(detector.transform.min_size[-1], detector.transform.max_size),
+            min_scores=checkpoint.min_scores,
         )
 
     @overload
@@ -125,7 +131,7 @@ class Predictor:
         self,
         images: ImageLike,
         *,
-        min_score: float = ...,
+        min_score: MinScore = ...,
         classes: Sequence[str] = ...,
         max_detections: int | None = ...,
         batch_size: int = ...,
@@ -136,7 +142,7 @@ class Predictor:
         self,
         images: list[AnyImage] | tuple[AnyImage, ...],
         *,
-        min_score: float = ...,
+        min_score: MinScore = ...,
         classes: Sequence[str] = ...,
         max_detections: int | None = ...,
         batch_size: int = ...,
@@ -146,7 +152,7 @@ class Predictor:
         self,
         images: ImageLike | list[AnyImage] | tuple[AnyImage, ...],
         *,
-        min_score: float = MIN_SCORE,
+        min_score: MinScore = MIN_SCORE,
         classes: Sequence[str] = (),
         max_detections: int | None = None,
         batch_size: int = 1,
@@ -157,7 +163,8 @@ class Predictor:
             images: paths, PIL images, numpy arrays (H, W) or (H, W, 1|2|3|4), tensors (H, W) or
                 (1|2|3|4, H, W), or a list of them. Values are bool, uint8, uint16, or floats in
                 [0, 1]; color is RGB. The same picture gives the same boxes in all these forms.
-            min_score: leave out what scores less; the detector has a lower bound of its own.
+            min_score: leave out what scores less; the detector has a lower bound of its own. `auto`
+                is for each class the bound with the highest F1 in the validation of the run.
             classes: keep these classes only; empty means all.
             max_detections: keep so many per image, best first.
             batch_size: images that go through the detector together; padding to a common size
@@ -167,12 +174,12 @@ class Predictor:
             What was found in the image; for a list, a list.
 
         Raises:
-            ConfigError: where a class is unknown.
+            ConfigError: where a class is unknown, or the checkpoint has no bounds for `auto`.
             DatasetError: where a file cannot be read.
             TypeError: where something is no image.
             ValueError: where an array is no image, or another argument is out of range.
         """
-        require_score("min_score", min_score)
+        bound = self.score_bound(min_score)
         require_count("batch_size", batch_size, most=MAX_BATCH_SIZE)
         if max_detections is not None:
             require_count("max_detections", max_detections, most=MAX_DETECTIONS)
@@ -181,7 +188,7 @@ class Predictor:
         detections: list[Detections] = []
         while batch := [as_image(image) for image in itertools.islice(remaining, batch_size)]:
             for prediction in self._detect(batch):
-                selected = _select(prediction, min_score, labels, max_detections)
+                selected = _select(prediction, bound, labels, max_detections)
                 detections.append(Detections.from_prediction(selected, self.categories))
         return detections if isinstance(images, list | tuple) else detections[0]
 
@@ -199,6 +206,23 @@ class Predictor:
                 boxes = clip_boxes_to_image(prediction["boxes"] * factor, image.shape[1:])
                 prediction = {**prediction, "boxes": boxes}
             yield prediction
+
+    def score_bound(self, min_score: MinScore) -> float | Tensor:
+        """Return the bound of all classes, or for `auto` that of each class, (K,).
+
+        Raises:
+            ConfigError: where there is none for `auto`.
+            ValueError: where a number is out of range.
+        """
+        if min_score != AUTO:
+            return require_score("min_score", min_score)
+        if self.min_scores is None:
+            raise ConfigError(
+                "min_score auto: the checkpoint has no best bounds, as it was imported, never "
+                "evaluated, found nothing right, or is of an older version; `dyhead-det eval` "
+                "shows the best ones: give one as a number"
+            )
+        return torch.tensor([self.min_scores[name] for name in self.names], device=self.device)
 
     def labels_of(self, classes: Sequence[str]) -> list[int]:
         """Return the labels of class names; see `detections.labels_of`."""
@@ -246,9 +270,13 @@ def rebuild_detector(
 
 
 def _select(
-    prediction: Prediction, min_score: float, labels: Sequence[int], max_detections: int | None
+    prediction: Prediction,
+    bound: float | Tensor,
+    labels: Sequence[int],
+    max_detections: int | None,
 ) -> Prediction:
-    keep = prediction["scores"] >= min_score
+    of_class = bound[prediction["labels"]] if isinstance(bound, Tensor) else bound
+    keep = prediction["scores"] >= of_class
     if labels:
         wanted = torch.tensor(labels, device=keep.device)
         keep &= torch.isin(prediction["labels"], wanted)

@@ -46,6 +46,25 @@ def test_a_checkpoint_is_called_by_its_file_in_what_is_wrong_with_its_model(tmp_
         load(tmp_path / "a.pt", device="cpu")
 
 
+def test_bounds_of_the_score_are_kept_and_files_without_them_are_read(tmp_path):
+    for bounds in (None, {"cat": 0.25, "dog": 0.5}):
+        save_checkpoint(tmp_path / "a.pt", make_checkpoint(min_scores=bounds))
+        assert load_checkpoint(tmp_path / "a.pt").min_scores == bounds
+    content = torch.load(tmp_path / "a.pt", weights_only=True)
+    del content["min_scores"]
+    assert checkpoint_module.parse_checkpoint(content, source="old.pt").min_scores is None
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [{"cat": 0.5}, {"cat": 0.5, "dog": 1.5}, {"cat": 0.5, "dog": "high"}, [0.5, 0.5], {1: 0.5}],
+)
+def test_bounds_that_are_none_are_refused(tmp_path, bounds):
+    save_checkpoint(tmp_path / "a.pt", make_checkpoint(min_scores=bounds))
+    with pytest.raises(CheckpointError, match=r"a\.pt: min_scores: "):
+        load_checkpoint(tmp_path / "a.pt")
+
+
 def test_a_score_that_is_no_score_is_refused(tmp_path):
     save_checkpoint(tmp_path / "a.pt", make_checkpoint(metrics={"AP": 10**400}))
     with pytest.raises(CheckpointError, match=r"a\.pt: metrics\.AP: a number of 1329 bits"):

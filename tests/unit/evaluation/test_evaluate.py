@@ -266,7 +266,7 @@ def test_the_table_shows_twelve_numbers_and_every_class():
     assert lines[3].split() == ["0.500", "0.500", "0.500", "1.000", "0.000", "-"]
     assert lines[4].split() == ["AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
     assert lines[-2].split() == ["cat", "1", "1.000", "1.000", "0.900"]
-    assert lines[-1].split() == ["dog", "1", "0.000", "0.000"]
+    assert lines[-1].split() == ["dog", "1", "0.000", "0.000", "0.900"]
 
 
 def test_nothing_is_printed_and_what_was_given_stays_as_it_was(capsys):

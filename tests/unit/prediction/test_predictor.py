@@ -181,10 +181,23 @@ def test_the_bound_of_edges_is_that_of_the_configuration():
     assert InputConfig(short_edge=1, long_edge=MAX_EDGE).long_edge == MAX_EDGE
 
 
+def test_auto_takes_the_best_bound_of_each_class(photo):
+    bounds = {"horse": 0.1, "cat": 0.5, "dog": 0.7}
+    predictor = Predictor(FindsThree(), CATEGORIES, device=CPU, min_scores=bounds)
+    assert predictor.predict(photo, min_score="auto").names == ("cat",)
+    predictor.min_scores = {"horse": 0.9, "cat": 0.2, "dog": 0.6}
+    assert predictor.predict(photo, min_score="auto").names == ("cat", "dog", "cat")
+
+
+def test_auto_without_bounds_is_one_clear_error(predictor, photo):
+    with pytest.raises(ConfigError, match="the checkpoint has no best bounds"):
+        predictor.predict(photo, min_score="auto")
+
+
 def test_python_and_the_command_line_have_one_default_of_min_score(predictor, photo):
     command = signature(run.predict).parameters
     python = signature(Predictor.predict).parameters
-    assert command["min_score"].default == python["min_score"].default == 0.3
+    assert float(command["min_score"].default) == python["min_score"].default == 0.3
     # 0.3 in single precision is above 0.3 in double.
     assert len(predictor.predict(photo)) == 3
 
