@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from dyhead_det.cli.data_convert import convert, merge, split, subset
 from dyhead_det.cli.inspect_data import check
 from dyhead_det.cli.interrupts import clean_up_on_signals
 from dyhead_det.cli.streams import echo
@@ -34,3 +35,7 @@ def demo(
 
 
 app.command()(check)
+app.command()(convert)
+app.command()(split)
+app.command()(merge)
+app.command()(subset)

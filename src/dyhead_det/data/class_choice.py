@@ -1,12 +1,10 @@
 """The classes of a data set that are wanted, in the order that is wanted."""
 
 import logging
-from dataclasses import replace
-
-import numpy as np
 
 from dyhead_det.config.section import did_you_mean
 from dyhead_det.contracts import CategoryMap
+from dyhead_det.data.coco.alignment import relabeled
 from dyhead_det.data.coco.dataset import CocoDataset
 from dyhead_det.errors import DatasetError
 from dyhead_det.escaping import listed, printable
@@ -36,10 +34,7 @@ def choose_classes(dataset: CocoDataset, names: tuple[str, ...], *, option: str)
             f"{option}: {dataset.annotations_path} has no class {wrong}; it has: "
             f"{listed(own.names)}"
         )
-    new_label = np.full(len(own), -1, dtype=np.int64)
-    new_label[[own.label_of_name[name] for name in names]] = np.arange(len(names))
-    labels = new_label[dataset.labels]
-    is_kept = labels >= 0
+    chosen = relabeled(dataset, CategoryMap(tuple(own[own.label_of_name[name]] for name in names)))
     left_out = [name for name in own.names if name not in names]
     if left_out:
         logger.info(
@@ -48,9 +43,7 @@ def choose_classes(dataset: CocoDataset, names: tuple[str, ...], *, option: str)
             option,
             len(names),
             len(own),
-            int((~is_kept).sum()),
+            len(dataset.labels) - len(chosen.labels),
             listed(left_out),
         )
-    chosen = CategoryMap(tuple(own[own.label_of_name[name]] for name in names))
-    kept = dataset.select_annotations(is_kept)
-    return replace(kept, categories=chosen, labels=labels[is_kept])
+    return chosen

@@ -33,19 +33,21 @@ def held_out(
         Which images are in the share, (N,).
 
     Raises:
-        DatasetError: if one side would be empty.
+        DatasetError: if there are not two groups.
     """
     group_of_image, num_groups = _groups(dataset, group)
     shows = _classes_shown(dataset)  # (N, K + 1)
     counts = np.zeros((num_groups, shows.shape[1] + 1))  # the last column counts images
     np.add.at(counts, group_of_image, np.column_stack([shows, np.ones(len(dataset))]))
+    if num_groups < 2:
+        what = "group of images" if group else "image"
+        raise DatasetError(
+            f"{dataset.annotations_path}: no share can be taken of {num_groups} {what}; both sides "
+            "need one"
+        )
     is_held_out = _share_out(counts, share, np.random.default_rng(seed))
     if is_held_out.all() or not is_held_out.any():
-        what = "groups of images" if group else "images"
-        raise DatasetError(
-            f"{dataset.annotations_path}: a share of {share} cannot be taken of {num_groups} "
-            f"{what} so that something is left on both sides"
-        )
+        is_held_out[_most_ordinary(counts)] ^= True
     return is_held_out[group_of_image]
 
 
@@ -61,7 +63,7 @@ def _groups(dataset: CocoDataset, pattern: str | None) -> tuple[NDArray[np.int64
                 f"no file name, such as {printable(names[0], max_length=160)}"
             )
         keys = [
-            name if match is None else f"\0{match[1 if expression.groups else 0]}"
+            name if match is None else f"\0{(expression.groups and match[1]) or match[0]}"
             for name, match in zip(names, found, strict=True)
         ]
     else:
@@ -101,3 +103,9 @@ def _share_out(counts: NDArray[np.float64], share: float, draw: np.random.Genera
             is_left[index] = False
             num_left -= counts[index] > 0
     return is_held_out
+
+
+def _most_ordinary(counts: NDArray[np.float64]) -> int:
+    """Return the group whose rarest class is most frequent, which is missed least."""
+    rarest = np.where(counts > 0, counts.sum(axis=0), np.inf).min(axis=1)
+    return int(np.argmax(rarest))

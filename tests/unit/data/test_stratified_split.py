@@ -75,6 +75,9 @@ def test_the_only_image_of_a_class_is_there_to_be_learned_from(tmp_path):
     assert not held_out(dataset, 0.2)[9]
 
 
-def test_a_side_that_would_be_empty_is_refused(tmp_path):
-    with pytest.raises(DatasetError, match=r"share of 0.1 cannot be taken of 2 images"):
-        held_out(make(tmp_path, [[0], [0]]), 0.1)
+def test_no_side_is_empty(tmp_path):
+    dataset = make(tmp_path, [[0, 1], [0], [0]])
+    assert held_out(dataset, 0.01).tolist() == [False, True, False]
+    assert held_out(dataset, 0.99).sum() == 2
+    with pytest.raises(DatasetError, match=r"no share can be taken of 1 image; both sides need"):
+        held_out(make(tmp_path, [[0]]), 0.1)

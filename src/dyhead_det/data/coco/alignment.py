@@ -49,12 +49,23 @@ def aligned_to(dataset: CocoDataset, categories: CategoryMap) -> CocoDataset:
             for name in categories.names
         )
     )
+    return relabeled(dataset, aligned)
+
+
+def relabeled(dataset: CocoDataset, categories: CategoryMap) -> CocoDataset:
+    """Return all images with the objects of some classes, labeled in the order of `categories`.
+
+    Args:
+        dataset: its objects of classes that `categories` does not name are left out.
+        categories: matched by name; the ids are taken over.
+    """
     new_label = np.array(
-        [categories.label_of_name.get(name, -1) for name in own.names], dtype=np.int64
+        [categories.label_of_name.get(name, -1) for name in dataset.categories.names],
+        dtype=np.int64,
     )
     labels = new_label[dataset.labels]
     kept = dataset.select_annotations(labels >= 0)
-    return replace(kept, categories=aligned, labels=labels[labels >= 0])
+    return replace(kept, categories=categories, labels=labels[labels >= 0])
 
 
 def _warn(dataset: CocoDataset, categories: CategoryMap) -> None:

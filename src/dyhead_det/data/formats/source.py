@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from dyhead_det.data.formats.part_names import PARTS, names_of_part
 from dyhead_det.data.formats.voc import IMAGE_SETS
 from dyhead_det.errors import DatasetError
 from dyhead_det.escaping import listed
@@ -24,7 +25,6 @@ AnyFormat = Literal["auto", "coco", "yolo", "voc"]
 Part = Literal["train", "val"]
 
 _YAML = (".yaml", ".yml")
-_NAMES_OF_PART = {"train": ("train",), "val": ("val", "valid")}
 
 
 @dataclass(frozen=True)
@@ -93,15 +93,15 @@ def find_source(source: Source, *, part: Part) -> FoundSource:
     ((form, annotations),) = found.items()
     if form != "coco":
         return FoundSource(form, annotations, source.images, split)
-    coco_file = _coco_file(place, split)
-    if coco_file is None:
+    named = coco_file(place, split)
+    if named is None:
         raise DatasetError(
             f"{place} has no COCO file for {split}: no {split}.json, "
             f"annotations/instances_{split}*.json or {split}/_annotations.coco.json; name it by "
             f"data.{part}.annotations"
         )
-    images = source.images or _images_of_coco_file(coco_file)
-    return FoundSource("coco", coco_file, images, split)
+    images = source.images or _images_of_coco_file(named)
+    return FoundSource("coco", named, images, split)
 
 
 def find_yolo_config(folder: Path) -> Path | None:
@@ -131,12 +131,13 @@ def _format_of_file(path: Path) -> Format:
 
 
 def _find_coco(folder: Path) -> Path | None:
-    files = (_coco_file(folder, part) for part in ("train", "val"))
+    files = (coco_file(folder, part) for part in PARTS)
     return next((path for path in files if path is not None), None)
 
 
-def _coco_file(folder: Path, split: str) -> Path | None:
-    for name in _NAMES_OF_PART.get(split, (split,)):
+def coco_file(folder: Path, split: str) -> Path | None:
+    """Return the COCO file of a part of a data set, None where there is none."""
+    for name in names_of_part(split):
         for path in (
             folder / f"{name}.json",
             folder / "annotations" / f"{name}.json",

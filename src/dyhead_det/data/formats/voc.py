@@ -17,6 +17,7 @@ from tqdm import tqdm
 from dyhead_det.data.coco.file import CocoRecords
 from dyhead_det.data.coco.problems import AnnotationProblems
 from dyhead_det.data.coco.records import Record
+from dyhead_det.data.formats.part_names import names_of_part
 from dyhead_det.data.formats.xml_tree import Element, read_xml
 from dyhead_det.data.images import image_suffixes
 from dyhead_det.errors import DatasetError
@@ -24,7 +25,7 @@ from dyhead_det.files import open_file
 
 IMAGE_SETS = "ImageSets/Main"
 LABELS = "labels.txt"
-_OTHER_NAMES = {"val": ("valid", "validation")}
+DECIMALS = 9  # of a pixel; beyond is what adding and subtracting 1 leaves
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 _FLAG = re.compile(r"\s+-?[01]$")  # behind the names in the lists of one class
 _MOST_LIST_BYTES = 1 << 26
@@ -58,16 +59,14 @@ def find_voc(folder: Path, *, split: str, images: Path | None = None) -> VocFile
         DatasetError: if there is none.
     """
     labels = next((path for path in (folder / LABELS,) if path.is_file()), None)
-    sets = folder / IMAGE_SETS
+    sets, names = folder / IMAGE_SETS, names_of_part(split)
     if sets.is_dir():
-        names = (split, *_OTHER_NAMES.get(split, ()))
         listed_in = next((p for n in names if (p := sets / f"{n}.txt").is_file()), None)
         if listed_in is None:
             there = ", ".join(sorted(path.stem for path in sets.glob("*.txt"))) or "nothing"
             raise DatasetError(f"{sets} has no {split}.txt; it has: {there}")
         found = _listed(listed_in, folder / "Annotations")
     else:
-        names = (split, *_OTHER_NAMES.get(split, ()))
         listed_in = next((folder / name for name in names if (folder / name).is_dir()), folder)
         if listed_in == folder and split != "train":
             raise DatasetError(
@@ -171,7 +170,8 @@ def _annotation(
             [f"{title}:{element.line}"],
         )
         x1, y1 = max(x1, 1.0), max(y1, 1.0)
-    return record | {"bbox": [x1 - 1, y1 - 1, x2 - x1 + 1, y2 - y1 + 1]}
+    box_xywh = (x1 - 1, y1 - 1, x2 - x1 + 1, y2 - y1 + 1)
+    return record | {"bbox": [round(value, DECIMALS) for value in box_xywh]}
 
 
 def _class_names(

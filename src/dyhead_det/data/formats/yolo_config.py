@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from dyhead_det.config.yaml12 import MAX_CHARACTERS, read_yaml
+from dyhead_det.data.formats.part_names import PARTS, names_of_part
 from dyhead_det.data.images import image_suffixes
 from dyhead_det.errors import DatasetError
 from dyhead_det.escaping import listed, printable
 from dyhead_det.files import open_file
 
-SPLITS = ("train", "val", "test")
-_OTHER_NAMES = {"val": ("valid", "validation")}
 _MOST_LIST_BYTES = 1 << 28
 
 
@@ -44,8 +43,7 @@ class YoloConfig:
         Raises:
             DatasetError: if there is no such split, or no image in it.
         """
-        aliases = (split, *_OTHER_NAMES.get(split, ()))
-        name = next((name for name in aliases if name in self.splits), None)
+        name = next((name for name in names_of_part(split) if name in self.splits), None)
         if name is None:
             there = listed(self.splits) or "none"
             raise DatasetError(f"{self.path} has no split {printable(split)!r}; it has: {there}")
@@ -88,7 +86,7 @@ def read_yolo_config(path: Path) -> YoloConfig:
         )
     folder = _normal(path).parent
     splits = {}
-    for name in (*SPLITS, *(alias for aliases in _OTHER_NAMES.values() for alias in aliases)):
+    for name in (name for part in PARTS for name in names_of_part(part)):
         entries = content.get(name)
         entries = [entries] if isinstance(entries, str) else entries
         if entries in (None, "", []):
@@ -155,7 +153,7 @@ def _names(content: dict[str, Any], path: Path) -> dict[int, str]:
                 f"{path}: names: {printable(key, max_length=80)}: "
                 f"{printable(name, max_length=80)}: no class id from 0 on with a name"
             )
-        by_id[int(key)] = str(name).strip()
+        by_id[int(key)] = str(name)
     twice = sorted({name for name in by_id.values() if list(by_id.values()).count(name) > 1})
     if twice:
         raise DatasetError(f"{path}: names: one name for several class ids: {listed(twice)}")
