@@ -6,7 +6,7 @@
 * A pyramid is an ordered dict of maps (B, C, H_l, W_l), fine to coarse.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NotRequired, TypedDict
@@ -74,6 +74,29 @@ class CategoryMap(Sequence[Category]):
     def label_of_name(self) -> dict[str, int]:
         """From category names to labels 0..K-1."""
         return {category.name: label for label, category in enumerate(self.categories)}
+
+    def split_names(self, values: Iterable[str]) -> list[str]:
+        """Take apart what was typed for classes: names separated by commas, which names may hold.
+
+        The longest known name counts: ``"sign, stop,cat"`` is "sign, stop" and "cat" where there
+        is such a class, else "sign", "stop" and "cat".
+        """
+        names: list[str] = []
+        for value in values:
+            parts = value.split(",")
+            while parts:
+                lengths = range(len(parts), 0, -1)
+                spellings = {n: ",".join(parts[:n]) for n in lengths}
+                known = (n for n in lengths if self._known(spellings[n]) is not None)
+                length = next(known, 1)
+                names.append(self._known(spellings[length]) or spellings[length].strip())
+                del parts[:length]
+        return names
+
+    def _known(self, spelling: str) -> str | None:
+        """Return the class that is called so, with or without space around it."""
+        names = (spelling, spelling.strip())
+        return next((name for name in names if name in self.label_of_name), None)
 
     def to_plain(self) -> list[dict[str, str | int]]:
         """Return plain values, as they are stored in a checkpoint."""

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from dyhead_det.cli.data_convert import convert, merge, split, subset
-from dyhead_det.cli.inspect_data import check
+from dyhead_det.cli.inspect_data import check, preview, stats
 from dyhead_det.cli.interrupts import clean_up_on_signals
 from dyhead_det.cli.streams import echo
 
@@ -35,6 +35,8 @@ def demo(
 
 
 app.command()(check)
+app.command()(stats)
+app.command()(preview)
 app.command()(convert)
 app.command()(split)
 app.command()(merge)

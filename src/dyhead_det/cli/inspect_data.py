@@ -1,11 +1,11 @@
-"""`data check`: a data set looked at before training."""
+"""`data check`, `data stats`, `data preview`: a data set looked at before training."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from dyhead_det.cli.interrupts import clean_up_on_signals
+from dyhead_det.cli.quick_imports import quick_imports
 from dyhead_det.cli.streams import echo
 
 TargetFile = Annotated[
@@ -18,6 +18,8 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the YAML file."),
 ]
+
+Split = Annotated[Literal["train", "val"], typer.Option(help="Which data of a run to take.")]
 
 
 def check(
@@ -40,12 +42,12 @@ def check(
     ] = False,
 ) -> None:
     """Read a data set and its images as training would, and list what is wrong with it."""
-    from dyhead_det.files import require_writable
-    from dyhead_det.inspection.check import check_target
-    from dyhead_det.inspection.findings import CHECK_FILES
-    from dyhead_det.inspection.targets import read_target
+    with quick_imports():
+        from dyhead_det.files import require_writable
+        from dyhead_det.inspection.check import check_target
+        from dyhead_det.inspection.findings import CHECK_FILES
+        from dyhead_det.inspection.targets import read_target
 
-    clean_up_on_signals()
     named = read_target(target, images=images, also=also or (), overrides=overrides or ())
     if out is not None:
         require_writable(out, *CHECK_FILES)
@@ -55,3 +57,69 @@ def check(
         found.write(out)
         echo(f"written: {', '.join(str(out / name) for name in CHECK_FILES)}")
     found.require_usable()
+
+
+def stats(
+    target: TargetFile,
+    images: Images = None,
+    split: Split = "train",
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(file_okay=False, help="Folder for stats.json and stats.png."),
+    ] = None,
+) -> None:
+    """Count classes and sizes as the detector sees them, and how its anchors fit."""
+    with quick_imports():
+        from dyhead_det.files import require_writable
+        from dyhead_det.inspection.stats import STATS_FILES, compute_stats
+        from dyhead_det.inspection.stats_picture import draw_stats
+        from dyhead_det.inspection.targets import read_target
+
+    named = read_target(target, images=images, overrides=overrides or ())
+    if out is not None:
+        require_writable(out, *STATS_FILES)
+    found = compute_stats(named.load(split), named.config.model, config_name=named.config_name)
+    echo(found.text())
+    if out is not None:
+        json_name, picture_name = STATS_FILES
+        found.write_json(out / json_name)
+        draw_stats(found, out / picture_name)
+        echo(f"\nwritten: {out / json_name}, {out / picture_name}")
+
+
+def preview(
+    target: TargetFile,
+    images: Images = None,
+    split: Split = "train",
+    overrides: Overrides = None,
+    out: Annotated[Path, typer.Option(dir_okay=False, help="The picture to write.")] = Path(
+        "preview.png"
+    ),
+    num: Annotated[int, typer.Option(min=1, max=100, help="Images on the sheet, at most.")] = 12,
+    classes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--classes", help="Show these classes only, separated by commas; repeat as needed."
+        ),
+    ] = None,
+    augmented: Annotated[
+        bool,
+        typer.Option("--augmented", help="As the detector of a run gets them in training."),
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, max=2**31, help="Another seed, other images.")] = 0,
+) -> None:
+    """Draw a sheet of images with their boxes and names."""
+    with quick_imports():
+        from dyhead_det.files import require_writable, written_whole
+        from dyhead_det.inspection.preview import draw_preview
+        from dyhead_det.inspection.targets import read_target
+
+    named = read_target(target, images=images, overrides=overrides or ())
+    require_writable(out.parent, out.name)
+    sheet = draw_preview(
+        named, split, number=num, seed=seed, classes=classes or (), is_augmented=augmented
+    )
+    with written_whole(out) as unfinished:
+        sheet.save(unfinished, format="PNG")
+    echo(f"written: {out}")

@@ -44,11 +44,8 @@ def training_loader(
     Raises:
         DatasetError: If there is no image.
     """
-    resized_to = largest_training_size(config) if config.data.reduce_jpegs else None
     return build_train_loader(
-        DetectionDataset(
-            data, augmentation=_augmentation(config, augmentation), resized_to=resized_to
-        ),
+        training_dataset(config, data, augmentation=augmentation),
         _loader_options(config.data, device),
         batch_size=config.train.batch_size,
         seed=config.seed,
@@ -56,6 +53,16 @@ def training_loader(
         groups=aspect_ratio_groups(data) if config.data.group_by_aspect_ratio else None,
         rank=get_rank(),
         world_size=get_world_size(),
+    )
+
+
+def training_dataset(
+    config: RunConfig, data: CocoDataset, *, augmentation: Callable[..., Any] | None = None
+) -> DetectionDataset:
+    """Build the samples of a run, augmented one by one; arguments as in `training_loader`."""
+    resized_to = largest_training_size(config) if config.data.reduce_jpegs else None
+    return DetectionDataset(
+        data, augmentation=_augmentation(config, augmentation), resized_to=resized_to
     )
 
 

@@ -1,4 +1,4 @@
-"""What the commands look at: an annotation file with its images, or the data of a run."""
+"""What the commands look at: annotations with their images, or the data of a run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,10 +6,19 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from dyhead_det.config.file import load_config
-from dyhead_det.config.schema import RunConfig
-from dyhead_det.data.build_datasets import run_sources
+from dyhead_det.config.schema import DataConfig, RunConfig, SplitConfig
+from dyhead_det.config.shipped import shipped_configs
+from dyhead_det.data.build_datasets import (
+    load_training_data,
+    load_validation_data,
+    run_sources,
+)
+from dyhead_det.data.coco.dataset import CocoDataset
 from dyhead_det.data.formats.source import Source
 from dyhead_det.errors import ConfigError
+
+# The detector whose anchors and input size count where no run is named.
+_USUAL_CONFIG = "own_data"
 
 
 class Part(NamedTuple):
@@ -21,29 +30,34 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Target:
-    """The parts to look at, and the run that they belong to, if any."""
+    """The parts to look at, and the run that trains on them.
+
+    config: with a detector that comes with the package where no run is named; config_name: what
+    messages call it.
+    """
 
     parts: tuple[Part, ...]
-    config: RunConfig | None = None
+    config: RunConfig
+    config_name: str
 
     @property
     def skips_broken(self) -> bool:
         """Whether images that cannot be read are left out instead of ending a run."""
-        return self.config is not None and self.config.data.broken_images == "skip"
+        return self.config.data.broken_images == "skip"
 
-    def part(self, split: str) -> Part:
-        """Return one part.
+    def load(self, split: Literal["train", "val"]) -> CocoDataset:
+        """Load a part as training does.
 
         Raises:
-            ConfigError: if there is none of that name.
+            ConfigError: if there is no such part.
+            DatasetError: if it cannot be used.
         """
-        for part in self.parts:
-            if part.split == split:
-                return part
-        raise ConfigError(f"there is no {split} data; the parts are {self._names()}")
-
-    def _names(self) -> str:
-        return ", ".join(part.split for part in self.parts)
+        if split == "train":
+            return load_training_data(self.config.data)
+        dataset = load_validation_data(self.config.data)
+        if dataset is None:
+            raise ConfigError("there are no validation data: data.val is null")
+        return dataset
 
 
 def read_target(
@@ -57,22 +71,27 @@ def read_target(
 
     Args:
         path: a COCO annotation file, or the YAML file of a run.
-        images: the folder of the images of annotation files.
+        images: the folder of the images of annotation files; None looks for it.
         also: other annotation files of the same folder.
         overrides: values of the YAML file, ``key.path=value``.
 
     Raises:
         ConfigError: if the options do not go together, or the YAML file cannot be used.
+        DatasetError: if the data of a run are not there, but others are.
     """
     if path.suffix.lower() in (".yaml", ".yml"):
         if images is not None or also:
             msg = f"{path} names its annotations and images itself; leave out --images and --also"
             raise ConfigError(msg)
         config = load_config(path, tuple(overrides))
-        return Target(tuple(Part(*named) for named in run_sources(config.data).items()), config)
-    if images is None:
-        raise ConfigError(f"{path}: give the folder of its images by --images")
+        parts = tuple(Part(*named) for named in run_sources(config.data).items())
+        return Target(parts, config, path.stem)
     if overrides:
         raise ConfigError(f"--set changes a YAML file of a run, which {path} is not")
+    train = SplitConfig(
+        annotations=str(path.absolute()), images=None if images is None else str(images.absolute())
+    )
+    config = load_config(shipped_configs()[_USUAL_CONFIG])
+    config = config.model_copy(update={"data": DataConfig(train=train)})
     others = (Part("val", Source(other, images)) for other in also)
-    return Target((Part("train", Source(path, images)), *others))
+    return Target((Part("train", Source(path, images)), *others), config, _USUAL_CONFIG)

@@ -179,9 +179,7 @@ def build_detector(
         config.detector,
         backbone=pyramid,
         levels=spec.levels,
-        transform=build_transform(
-            config.input, size_divisible=_size_divisible(config, spec), compat=config.compat
-        ),
+        transform=transform_of_model(config, spec),
         num_classes=num_classes,
         compat=config.compat,
     )
@@ -195,6 +193,15 @@ def _size_divisible(config: ModelConfig, spec: DetectorSpec[Any]) -> int:
     if config.dyhead is None:
         return TORCHVISION_SIZE_DIVISIBLE
     return spec.levels.strides[-1]  # DyHead needs levels that halve exactly
+
+
+def transform_of_model(
+    config: ModelConfig, spec: DetectorSpec[Any] | None = None
+) -> DetectorTransform:
+    """Build what brings images into the form that a detector takes; see `build_detector`."""
+    spec = spec or DETECTORS[config.detector.name]
+    size_divisible = _size_divisible(config, spec)
+    return build_transform(config.input, size_divisible=size_divisible, compat=config.compat)
 
 
 def build_transform(

@@ -229,27 +229,8 @@ class Predictor:
         return labels_of(self.categories, classes)
 
     def split_classes(self, values: Iterable[str]) -> list[str]:
-        """Take apart what was typed for classes: names separated by commas, which names may hold.
-
-        The longest known name counts: ``"sign, stop,cat"`` is "sign, stop" and "cat" where there
-        is such a class, else "sign", "stop" and "cat".
-        """
-        names: list[str] = []
-        for value in values:
-            parts = value.split(",")
-            while parts:
-                lengths = range(len(parts), 0, -1)
-                spellings = {n: ",".join(parts[:n]) for n in lengths}
-                known = (n for n in lengths if self._known(spellings[n]) is not None)
-                length = next(known, 1)
-                names.append(self._known(spellings[length]) or spellings[length].strip())
-                del parts[:length]
-        return names
-
-    def _known(self, spelling: str) -> str | None:
-        """Return the class that is called so, with or without space around it."""
-        names = (spelling, spelling.strip())
-        return next((name for name in names if name in self.categories.label_of_name), None)
+        """Take apart what was typed for classes; see `CategoryMap.split_names`."""
+        return self.categories.split_names(values)
 
 
 def rebuild_detector(

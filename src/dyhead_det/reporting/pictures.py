@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from dyhead_det.data.coco.dataset import CocoDataset
 from dyhead_det.data.images import read_image
@@ -27,7 +28,7 @@ logger = logging.getLogger(__name__)
 # Weaker boxes count in AP, but would hide everything in a picture.
 SHOWN_SCORE = 0.3
 # More pictures on one sheet, or larger ones, would not be looked at.
-_MOST_OF_A_BATCH = 16
+MOST_OF_A_BATCH = 16
 _MOST_SHOWN = 12
 _SHEET_WIDTH = 1600
 
@@ -51,22 +52,30 @@ def call_with_next_batch(detector: Detector, use: Callable[[ModelInput], None]) 
 
 
 def draw_batch(
-    detector: Detector, batch: ModelInput, file_names: Sequence[str], class_names: Sequence[str]
+    transform: GeneralizedRCNNTransform,
+    batch: ModelInput,
+    file_names: Sequence[str],
+    class_names: Sequence[str],
+    *,
+    first_label: int,
+    most: int = MOST_OF_A_BATCH,
 ) -> Image.Image:
     """Draw a training batch with its boxes, in the colors that a person expects.
 
     Args:
-        detector: whose transform has made the batch.
+        transform: of the detector, which has made the batch.
         batch: normalized images, padded to one size, and the boxes in these pixels.
         file_names: of the images.
         class_names: in label order.
+        first_label: what label 0 is called in the batch.
+        most: images on the sheet.
     """
     images, targets = batch
     mean, std = (
         torch.tensor(values, device=images.tensors.device)[:, None, None]
-        for values in (detector.transform.image_mean, detector.transform.image_std)
+        for values in (transform.image_mean, transform.image_std)
     )
-    pixels = (images.tensors[:_MOST_OF_A_BATCH].float() * std + mean).clamp(0, 1) * 255
+    pixels = (images.tensors[:most].float() * std + mean).clamp(0, 1) * 255
     height, width = pixels.shape[-2:]
     columns = max(2, math.ceil(math.sqrt(len(pixels))))
     tile = _SHEET_WIDTH // columns
@@ -74,7 +83,7 @@ def draw_batch(
     for image, (h, w), target, name in zip(
         pixels.round().byte().cpu(), images.image_sizes, targets, file_names, strict=False
     ):
-        labels = target["labels"].cpu() - detector.first_label
+        labels = target["labels"].cpu() - first_label
         pictures.append(
             draw_detections(
                 image, target["boxes"].cpu(), labels, None, class_names, longer_edge=tile

@@ -108,7 +108,11 @@ class RunRecord:
                 names = [str(run.parts.train_data.file_names[row]) for row in rows]
                 self._save(
                     draw_batch(
-                        run.parts.detector, batch, names, run.parts.train_data.categories.names
+                        run.parts.detector.transform,
+                        batch,
+                        names,
+                        run.parts.train_data.categories.names,
+                        first_label=run.parts.detector.first_label,
                     ),
                     "first_batch.png",
                 )

@@ -22,7 +22,8 @@ def config_file(tmp_path):
 
 def test_a_json_file_has_the_images_that_are_given():
     target = read_target(Path("a.json"), images=Path("i"), also=[Path("b.json")])
-    assert target.config is None
+    assert target.config_name == "own_data"
+    assert target.config.data.train.annotations == str(Path.cwd() / "a.json")
     assert target.parts == (
         ("train", Source(Path("a.json"), Path("i"))),
         ("val", Source(Path("b.json"), Path("i"))),
@@ -32,16 +33,15 @@ def test_a_json_file_has_the_images_that_are_given():
 def test_a_run_names_its_parts_and_takes_overrides(config_file, tmp_path):
     target = read_target(config_file, overrides=["data.broken_images=skip"])
     assert target.skips_broken
-    assert target.part("val") == ("val", Source(tmp_path / "train.json", tmp_path / "images"))
+    assert target.parts[1] == ("val", Source(tmp_path / "train.json", tmp_path / "images"))
     alone = read_target(config_file, overrides=["data.val=null"])
-    with pytest.raises(ConfigError, match="there is no val data; the parts are train"):
-        alone.part("val")
+    with pytest.raises(ConfigError, match="there are no validation data"):
+        alone.load("val")
 
 
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("a.json", {}, "a.json: give the folder of its images by --images"),
         ("a.json", {"images": Path("i"), "overrides": ["seed=1"]}, "--set changes a YAML file"),
         ("run.yaml", {"images": Path("i")}, "leave out --images and --also"),
         ("run.yaml", {"overrides": ["sed=1"]}, "sed: unknown key"),

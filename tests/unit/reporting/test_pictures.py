@@ -46,7 +46,8 @@ def test_a_batch_is_drawn_after_resizing_and_padding_in_its_own_colors(detector)
         {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)},
     ]
     batch = batch_inside(detector, images, targets)
-    sheet = draw_batch(detector, batch, ["red.jpg", "blue.jpg"], ["cat", "dog"])
+    names = ["red.jpg", "blue.jpg"], ["cat", "dog"]
+    sheet = draw_batch(detector.transform, batch, *names, first_label=detector.first_label)
     pixels = np.asarray(sheet).astype(int)
     left, right = np.split(pixels, [sheet.width // 2], axis=1)
 

@@ -57,3 +57,18 @@ def test_parts_of_a_run_are_compared(folder, tmp_path):
     result = CliRunner().invoke(app, ["check", str(path), "--set", "seed=3"])
     assert result.exit_code == 0, result.stdout
     assert "images in both parts (equal files), scores will be too good: 4" in result.stdout
+
+
+def test_statistics_and_a_preview_are_written(folder, tmp_path):
+    target = [str(folder / "train.json"), "--images", str(folder / "images")]
+    counted = CliRunner().invoke(app, ["stats", *target, "--out", str(tmp_path / "counted")])
+    assert counted.exit_code == 0, counted.output
+    assert "square            4        4" in counted.stdout
+    numbers = json.loads((tmp_path / "counted" / "stats.json").read_text())
+    assert numbers["total"]["num_objects"] == 4
+    assert (tmp_path / "counted" / "stats.png").read_bytes().startswith(b"\x89PNG")
+    sheet = tmp_path / "sheets" / "preview.png"
+    drawn = CliRunner().invoke(app, ["preview", *target, "--out", str(sheet), "--num", "2"])
+    assert drawn.exit_code == 0, drawn.output
+    assert drawn.stdout == f"written: {sheet}\n"
+    assert sheet.read_bytes().startswith(b"\x89PNG")
