@@ -34,6 +34,7 @@ RANKS = {
     "inspection": 5,  # a data set looked at before training
     "training": 5,  # the loop and its state
     "export": 5,  # a checkpoint as an ONNX file
+    "explain": 5,  # what DyHead looked at in an image
     "cli": 6,  # argv to one call
 }
 # What a part may import beyond the rule of ranks, and what it may not although its rank allows it.

@@ -55,7 +55,18 @@ def checkpoint(tiny_dataset, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["train"], ["eval"], ["predict"], ["export"], ["info"], ["data"], ["weights"]]
+    "command",
+    [
+        [],
+        ["train"],
+        ["eval"],
+        ["predict"],
+        ["explain"],
+        ["export"],
+        ["info"],
+        ["data"],
+        ["weights"],
+    ],
 )
 def test_help_imports_nothing_heavy(command, tmp_path):
     heavy = {"torch", "torchvision", "matplotlib", "pycocotools", "numpy", "PIL"}

@@ -32,6 +32,7 @@ app = typer.Typer(
 app.command()(run.train)
 app.command("eval")(run.evaluate)
 app.command()(run.predict)
+app.command()(tools.explain)
 app.command()(tools.export)
 app.command()(tools.info)
 app.add_typer(config.app, name="config")

@@ -26,6 +26,13 @@ ShortEdge = Annotated[
 LongEdge = Annotated[
     int | None, typer.Option(min=1, max=MAX_EDGE, help="Bound of the longer edge in pixels.")
 ]
+MinScoreOption = Annotated[
+    str,
+    typer.Option(
+        metavar="NUMBER",
+        help="Leave out weaker boxes; auto: weaker than the best bound of their class.",
+    ),
+]
 CheckpointFile = Annotated[
     Path, typer.Argument(exists=True, dir_okay=False, help="best.pt or last.pt of a run.")
 ]
@@ -183,7 +190,7 @@ def _score_results(
         echo(f"\nwritten: {out}/metrics.json")
 
 
-def _min_score(value: str) -> MinScore:
+def read_min_score(value: str) -> MinScore:
     """Read a number from 0 to 1, or `auto`."""
     if value == AUTO:
         return AUTO
@@ -198,13 +205,7 @@ def predict(
     checkpoint: CheckpointFile,
     sources: Annotated[list[str], typer.Argument(help="Images, folders and patterns.")],
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("predictions"),
-    min_score: Annotated[
-        str,
-        typer.Option(
-            metavar="NUMBER",
-            help="Leave out weaker boxes; auto: weaker than the best bound of their class.",
-        ),
-    ] = str(MIN_SCORE),
+    min_score: MinScoreOption = str(MIN_SCORE),
     classes: Annotated[
         list[str] | None,
         typer.Option(
@@ -229,7 +230,7 @@ def predict(
         from dyhead_det.prediction.folder import predict_to_folder
         from dyhead_det.prediction.predictor import load
 
-    bound = _min_score(min_score)
+    bound = read_min_score(min_score)
     predictor = load(checkpoint, device=device, short_edge=short_edge, long_edge=long_edge)
     with pytorch_switches(predictor.runtime):
         summary = predict_to_folder(

@@ -102,14 +102,15 @@ class DyHead(nn.Module):
             ValueError: maps that are not such a pyramid.
         """
         levels = list_levels(pyramid, channels=self.channels)
-        attended = self._attend(levels)
+        return with_levels(pyramid, self.after_blocks(levels, self._attend(levels)))
+
+    def after_blocks(self, levels: list[Tensor], attended: list[Tensor]) -> list[Tensor]:
+        """Return the result for a pyramid and what the last block made of it, of equal shapes."""
         if self.residual_scale is not None:
             scale = self.residual_scale[:, None, None]
             attended = [x + scale * change for x, change in zip(levels, attended, strict=True)]
         # The scale, and norms under autocast, are float32; the maps stay of the type they came in.
-        return with_levels(
-            pyramid, [new.to(x.dtype) for x, new in zip(levels, attended, strict=True)]
-        )
+        return [new.to(x.dtype) for x, new in zip(levels, attended, strict=True)]
 
     def _attend(self, levels: list[Tensor]) -> list[Tensor]:
         backend = resolve_backend(self.deform_backend, levels[0])

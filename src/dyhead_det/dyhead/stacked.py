@@ -132,13 +132,16 @@ class StackedDyHead(nn.Module):
         stacked = stack_levels(levels)  # (B, L, C, H, W)
         for block in self.blocks:
             stacked = block(stacked, self.deform_backend)
+        return with_levels(pyramid, self.after_blocks(levels, stacked))
+
+    def after_blocks(self, levels: list[Tensor], stacked: Tensor) -> list[Tensor]:
+        """Return the result for a pyramid and what the last block made of it, (B, L, C, H, W)."""
         changes = split_levels(stacked, [x.shape[-2:] for x in levels])
         if self.residual_scale is not None:
             scale = self.residual_scale[:, None, None]
             changes = [scale * change for change in changes]
         # The scale, and norms under autocast, are float32; the maps stay of the type they came in.
-        attended = [(x + change).to(x.dtype) for x, change in zip(levels, changes, strict=True)]
-        return with_levels(pyramid, attended)
+        return [(x + change).to(x.dtype) for x, change in zip(levels, changes, strict=True)]
 
 
 class StackedBlock(nn.Module):
@@ -193,9 +196,13 @@ class StackedScaleAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, L, C, H, W) to the same shape."""
+        return x * self.gates(x)[..., None, None]
+
+    def gates(self, x: Tensor) -> Tensor:
+        """Return the numbers, (B, L, 1), for (B, L, C, H, W)."""
         scores = self.score(x.mean(dim=(3, 4)))  # (B, L, 1)
         gates: Tensor = ((scores + 1) / 2).clamp(0, 1)
-        return x * gates[..., None, None]
+        return gates
 
 
 class StackedSpatialAttention(nn.Module):
@@ -272,10 +279,17 @@ class StackedTaskAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, L, C, H, W) to the same shape."""
+        slope_1, shift_1, slope_2, shift_2 = (
+            each[:, None, :, None, None] for each in self.coefficients(x)
+        )
+        return torch.maximum(slope_1 * x + shift_1, slope_2 * x + shift_2)
+
+    def coefficients(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return slope_1, shift_1, slope_2 and shift_2, each (B, C) or (B, 1), for such maps."""
         hidden = F.relu(self.squeeze(x.mean(dim=(1, 3, 4))))  # (B, C / 4)
         theta = 2 * self.norm(self.expand(hidden)).sigmoid() - 1  # (B, 4 * C) or (B, 4)
-        slope_1, shift_1, slope_2, shift_2 = theta[:, None, :, None, None].chunk(4, dim=2)
-        return torch.maximum((1 + slope_1) * x + shift_1 / 2, slope_2 * x + shift_2 / 2)
+        slope_1, shift_1, slope_2, shift_2 = theta.chunk(4, dim=1)
+        return 1 + slope_1, shift_1 / 2, slope_2, shift_2 / 2
 
 
 def median_level(num_levels: int) -> int:

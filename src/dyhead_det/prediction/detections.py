@@ -16,7 +16,7 @@ from dyhead_det.escaping import listed, printable
 from dyhead_det.evaluation.evaluate import to_coco
 from dyhead_det.evaluation.ground_truth import CocoResult
 from dyhead_det.prediction.arguments import require_score
-from dyhead_det.prediction.images import ImageLike, as_image
+from dyhead_det.prediction.images import ImageLike, as_image, as_uint8
 from dyhead_det.visualize.draw import draw_detections
 
 if TYPE_CHECKING:
@@ -161,9 +161,7 @@ class Detections(Sequence[Detection]):
         Args:
             image: The one that was given to `predict`, in any of its forms.
         """
-        pixels = as_image(image)
-        if pixels.dtype != torch.uint8:
-            pixels = (pixels * 255).round().to(torch.uint8)
+        pixels = as_uint8(as_image(image))
         names = self.categories.names
         return draw_detections(pixels, self.boxes, self.labels, self.scores, names)
 

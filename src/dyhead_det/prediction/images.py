@@ -54,6 +54,11 @@ def as_image(image: ImageLike) -> Tensor:
     raise TypeError(msg)
 
 
+def as_uint8(image: Tensor) -> Tensor:
+    """Turn what `as_image` returns into whole numbers, to draw on."""
+    return image if image.dtype == torch.uint8 else (image * 255).round().to(torch.uint8)
+
+
 def reduce_large(image: Tensor, resized_to: tuple[int, int]) -> tuple[Tensor, int]:
     """Average a large image over squares, which saves gigabytes as floating point.
 

@@ -7,16 +7,16 @@ stopped learning where to look (see `optim.offset_lr_factor`).
 import logging
 import math
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
 
-from dyhead_det.dyhead.block import split_offsets_and_masks
 from dyhead_det.dyhead.head import DyHead
-from dyhead_det.dyhead.stacked import StackedDyHead, median_level, stack_levels
+from dyhead_det.dyhead.stacked import StackedDyHead
+from dyhead_det.dyhead.trace import listen, trace_blocks
 from dyhead_det.models.detectors import Detector
-from dyhead_det.ops.deform_conv import resolve_backend
 from dyhead_det.reporting.metrics_file import Row
 
 logger = logging.getLogger(__name__)
@@ -66,9 +66,9 @@ def dyhead_metrics(detector: Detector, images: list[Tensor]) -> Row:
     return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
-def offset_statistics(offsets_and_masks: Tensor) -> OffsetStatistics:
-    """Describe what an offset convolution returns, (B, 27, H, W)."""
-    offset, mask = split_offsets_and_masks(offsets_and_masks.float())
+def offset_statistics(offset: Tensor, mask: Tensor) -> OffsetStatistics:
+    """Describe offsets, (B, 18, H, W), and masks, (B, 9, H, W)."""
+    offset, mask = offset.float(), mask.float()
     batch, _, height, width = offset.shape
     dy, dx = offset.view(batch, 9, 2, height, width).unbind(dim=2)  # (B, 9, H, W)
     taps = torch.arange(-1, 2, device=offset.device)
@@ -114,11 +114,12 @@ def measure_offsets(
     detector.eval()
     with torch.no_grad():
         levels = _input_of_dyhead(detector, dyhead, images)
-        measured = (
-            _measure_levels(dyhead, levels)
-            if isinstance(dyhead, DyHead)
-            else _measure_stacked(dyhead, levels)
-        )
+        measured = {
+            (number, level.grid): offset_statistics(sampling.offset, sampling.mask)
+            for number, block in enumerate(trace_blocks(dyhead, levels))
+            for level in block.levels
+            if (sampling := level.candidates[0].sampling) is not None
+        }
     detector.train(was_training)
     return measured
 
@@ -127,45 +128,10 @@ def _input_of_dyhead(
     detector: Detector, dyhead: DyHead | StackedDyHead, images: list[Tensor]
 ) -> list[Tensor]:
     """Return the pyramid of these images as the FPN made it."""
-    seen: list[list[Tensor]] = []
-    handle = dyhead.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
-    try:
+    with ExitStack() as hooks:
+        seen: list[list[Tensor]] = listen(hooks, dyhead, lambda _attended, levels: levels)
         detector(images)
-    finally:
-        handle.remove()
     return seen[0]
-
-
-def _measure_levels(
-    dyhead: DyHead, levels: list[Tensor]
-) -> dict[tuple[int, int], OffsetStatistics]:
-    backend = resolve_backend(dyhead.deform_backend, levels[0])
-    measured = {}
-    for number, block in enumerate(dyhead.blocks):
-        choose = getattr(block, "offset_and_mask", None)
-        if choose is None:
-            return {}
-        for level, x in enumerate(levels):
-            measured[number, level] = offset_statistics(choose(x))
-        levels = block.forward(levels, backend)  # not the module's call, which may be compiled
-    return measured
-
-
-def _measure_stacked(
-    dyhead: StackedDyHead, levels: list[Tensor]
-) -> dict[tuple[int, int], OffsetStatistics]:
-    measured = {}
-    stacked = stack_levels(levels)
-    for number, block in enumerate(dyhead.blocks):
-        choose = getattr(block.spatial, "offset_and_mask", None)
-        if choose is None:
-            return {}
-        chosen: list[Tensor] = []
-        handle = choose.register_forward_hook(lambda *call, chosen=chosen: chosen.append(call[-1]))
-        stacked = block.forward(stacked, dyhead.deform_backend)
-        handle.remove()
-        measured[number, median_level(len(levels))] = offset_statistics(chosen[0])
-    return measured
 
 
 def warn_of_lost_offsets(measured: Mapping[tuple[int, int], OffsetStatistics]) -> None:

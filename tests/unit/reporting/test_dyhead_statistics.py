@@ -16,32 +16,31 @@ from conftest import make_config
 
 
 def offsets_of(dy, dx, *, mask_logit=0.0, size_hw=(4, 6)):
-    offset_and_mask = torch.zeros(2, 27, *size_hw)
-    offset_and_mask[:, 0:18:2], offset_and_mask[:, 1:18:2] = dy, dx
-    offset_and_mask[:, 18:] = mask_logit
-    return offset_and_mask
+    offset = torch.zeros(2, 18, *size_hw)
+    offset[:, 0::2], offset[:, 1::2] = dy, dx
+    return offset, torch.full((2, 9, *size_hw), mask_logit).sigmoid()
 
 
 def test_a_plain_convolution_has_no_tap_outside_though_it_reads_its_border():
-    assert offset_statistics(offsets_of(0.0, 0.0)) == OffsetStatistics(0, 0, 0, 0)
+    assert offset_statistics(*offsets_of(0.0, 0.0)) == OffsetStatistics(0, 0, 0, 0)
 
 
 def test_offsets_are_lengths_and_taps_are_lost_where_nothing_is_read():
-    found = offset_statistics(offsets_of(0.0, 2.0))
+    found = offset_statistics(*offsets_of(0.0, 2.0))
     assert (found.mean_offset, found.max_offset) == (2, 2)
     # Of 6 columns the taps read 0..4, 0..5 and 1..5; two columns to the right, those at 4 and 5
     # are off the map: 1, 2 and 2 of 5 + 6 + 5.
     assert found.share_outside == pytest.approx(5 / 16)
-    assert offset_statistics(offsets_of(3.0, 4.0)).max_offset == 5
-    assert offset_statistics(offsets_of(0.0, 9.0)).share_outside == 1
+    assert offset_statistics(*offsets_of(3.0, 4.0)).max_offset == 5
+    assert offset_statistics(*offsets_of(0.0, 9.0)).share_outside == 1
     # Half a pixel outside is still half on the map.
-    assert offset_statistics(offsets_of(0.0, 0.5)).share_outside == 0
+    assert offset_statistics(*offsets_of(0.0, 0.5)).share_outside == 0
 
 
 @pytest.mark.parametrize(("logit", "saturation"), [(0, 0), (4.0, 0), (5.0, 1), (-5.0, 1)])
 def test_masks_near_0_or_1_are_saturated(logit, saturation):
     """The sigmoid of 4.6 is .99."""
-    assert offset_statistics(offsets_of(0, 0, mask_logit=logit)).mask_saturation == saturation
+    assert offset_statistics(*offsets_of(0, 0, mask_logit=logit)).mask_saturation == saturation
 
 
 @pytest.mark.parametrize(
