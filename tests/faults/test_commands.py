@@ -36,7 +36,14 @@ def arguments(project, undisturbed, request):
         if command == "weights import":
             return ["weights", "import", request.getfixturevalue("weights"), out / "a.pt"]
         return {
-            "predict": ["predict", best, images, "--out", out, "--min-score", "0"],
+            "predict": [
+                "predict",
+                best,
+                images,
+                "--out",
+                out,
+                *["--min-score", "0", "--workers", "0"],
+            ],
             "eval": ["eval", best, "--out", out],
             "export": ["export", best, out / "a.onnx"],
             "data demo": ["data", "demo", out / "demo", "--num-train", "3", "--num-val", "2"],
@@ -75,8 +82,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(
     assert names_in(tmp_path) in (
         [],
         ["metrics.json"],
-        ["pictures"],
-        ["pictures", *(f"pictures/{i}.png" for i in range(5))],
+        ["pictures", "predict.json", "predictions.jsonl"],
     )
     for path in tmp_path.glob("*.json"):
         assert json.loads(path.read_text())
@@ -86,7 +92,8 @@ def test_numbers_are_shown_where_they_cannot_be_written(project, arguments, tmp_
     evaluated = project.run(*arguments("eval", tmp_path), fault="files_small", size=1500)
     assert "AP50" in evaluated.text
     predicted = project.run(*arguments("predict", tmp_path), fault="files_small", size=1500)
-    assert "objects in 5 images are lost; make room, or give another folder" in predicted.text
+    assert "found in 0 images is in" in predicted.text
+    assert "predictions.jsonl; make room and go on with --resume" in predicted.text
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
@@ -109,7 +116,7 @@ def test_results_are_written_though_nothing_can_be_printed(project, arguments, t
 
 
 MIDST = {
-    "predict": ("dyhead_det.prediction.folder", "_draw"),
+    "predict": ("dyhead_det.prediction.outputs.image_files", "_write_picture"),
     "eval": ("dyhead_det.evaluation.evaluate", "to_coco"),
     "export": ("dyhead_det.export.export", "add_metadata"),
     "data demo": ("dyhead_det.data.demo.drawing", "_draw_picture"),
@@ -142,7 +149,10 @@ def test_a_command_that_is_stopped_leaves_nothing_unfinished(
     assert "Traceback" not in outcome.text
     if command == "predict":  # what was found by then is kept
         assert outcome.error.startswith(f"error: stopped by {name} after 1 of 5 images; what was")
-        assert names_in(tmp_path) == ["detections.json", "pictures", "pictures/0.png"]
+        assert names_in(tmp_path) == [
+            *("detections.json", "images.json", "pictures", "pictures/0.png"),
+            *("predict.json", "predictions.jsonl"),
+        ]
     else:
         assert names_in(tmp_path) == []
 

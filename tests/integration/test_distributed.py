@@ -224,3 +224,37 @@ def test_processes_with_another_configuration_or_other_data_do_not_train(
     assert re.match(f"error: the processes of this run differ: {difference}", line)
     assert exit_codes(result) == {2}
     assert not (tmp_path / "run" / "last.pt").exists()
+
+
+def contents(folder):
+    return {
+        path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
+
+
+def test_two_processes_write_the_predictions_of_one(trained, tmp_path):
+    """Byte for byte, also where both go on with what one has begun."""
+    alone = trained[0]
+    images = draw_tiny_dataset(tmp_path / "tiny", num_images=5) / "images"
+    (images / "3.png").write_bytes(b"no image")
+    arguments = ["predict", alone / "thawed" / "last.pt", images, "--min-score", 0]
+    arguments += ["--save", "pictures,json,csv,yolo,crops", "--max-detections", 3]
+    one = subprocess.run(
+        [sys.executable, *map(str, [*CLI, *arguments, "--out", tmp_path / "one"])],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert one.returncode == 3, one.stderr
+    for how in ([], ["--resume"]):
+        result = torchrun(*CLI, *arguments, "--out", tmp_path / "two", *how)
+        assert exit_codes(result) == {3}, result.stderr
+        assert error_lines(result) == [
+            f"error: 1 of 5 images could not be read: {images}/3.png; what was found in the others "
+            f"is in {tmp_path}/two"
+        ]
+        assert contents(tmp_path / "two") == contents(tmp_path / "one")
+        lines = tmp_path / "two" / "predictions.jsonl"
+        lines.write_bytes(lines.read_bytes()[:-30])
+        (tmp_path / "two" / "pictures" / "4.png").unlink()

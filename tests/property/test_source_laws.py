@@ -15,7 +15,8 @@ from dyhead_det.data.images import image_suffixes
 from dyhead_det.errors import DatasetError
 from dyhead_det.escaping import printable
 from dyhead_det.prediction.images import as_image
-from dyhead_det.prediction.sources import ImageSource, find_images, picture_paths
+from dyhead_det.prediction.outputs.paths import picture_paths
+from dyhead_det.prediction.sources.files import ImageSource, find_images
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="names that other systems refuse")
 

@@ -1,4 +1,4 @@
-"""`train`, `eval` and `predict`."""
+"""`train` and `eval`."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -8,13 +8,9 @@ import typer
 from dyhead_det.cli.quick_imports import quick_imports
 from dyhead_det.cli.streams import echo
 from dyhead_det.prediction.arguments import (
-    AUTO,
     MAX_BATCH_SIZE,
     MAX_DETECTIONS,
     MAX_EDGE,
-    MIN_SCORE,
-    MinScore,
-    require_score,
 )
 
 Device = Annotated[
@@ -199,48 +195,3 @@ def read_min_score(value: str) -> MinScore:
     except ValueError as error:
         msg = f"{value!r} is neither a number from 0 to 1 nor auto."
         raise typer.BadParameter(msg) from error
-
-
-def predict(
-    checkpoint: CheckpointFile,
-    sources: Annotated[list[str], typer.Argument(help="Images, folders and patterns.")],
-    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("predictions"),
-    min_score: MinScoreOption = str(MIN_SCORE),
-    classes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--classes", help="Keep these classes only, separated by commas; repeat as needed."
-        ),
-    ] = None,
-    max_detections: Annotated[
-        int | None,
-        typer.Option(min=1, max=MAX_DETECTIONS, help="Keep so many boxes per image, best first."),
-    ] = None,
-    batch_size: Annotated[
-        int, typer.Option(min=1, max=MAX_BATCH_SIZE, help="Images at a time.")
-    ] = 1,
-    draw: Annotated[bool, typer.Option(help="Also draw the annotated pictures.")] = True,
-    short_edge: ShortEdge = None,
-    long_edge: LongEdge = None,
-    device: Device = "auto",
-) -> None:
-    """Find objects in images: annotated pictures and COCO results."""
-    with quick_imports():
-        from dyhead_det.models.runtime import pytorch_switches
-        from dyhead_det.prediction.folder import predict_to_folder
-        from dyhead_det.prediction.predictor import load
-
-    bound = read_min_score(min_score)
-    predictor = load(checkpoint, device=device, short_edge=short_edge, long_edge=long_edge)
-    with pytorch_switches(predictor.runtime):
-        summary = predict_to_folder(
-            predictor,
-            sources,
-            out,
-            min_score=bound,
-            classes=predictor.split_classes(classes or []),
-            max_detections=max_detections,
-            batch_size=batch_size,
-            draw=draw,
-        )
-    echo(f"{summary.num_detections} objects in {summary.num_images} images -> {summary.results}")

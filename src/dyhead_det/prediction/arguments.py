@@ -18,6 +18,9 @@ MAX_BATCH_SIZE = 65536
 MAX_DETECTIONS = 10**6
 """Objects of an image, as in `eval.max_detections`: what scores them counts in 32 bits."""
 
+MAX_WORKERS = 256
+"""Threads that read and draw beside the detector."""
+
 
 def require_score(name: str, value: float) -> float:
     """Return a score.

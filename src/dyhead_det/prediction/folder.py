@@ -1,275 +1,319 @@
-"""Find objects in files: images, folders and patterns in, drawings and COCO results out.
+"""Find objects in image files; write a journal while it goes, and tables of it at the end.
 
 What one image, one picture or one file does wrong never costs the others: it is reported and left
-out, and the exit code tells.
+out, and the exit code tells. Several processes share the batches; rank 0 writes the journal, in the
+order of the images, so that the results are those of one process.
 """
 
+import hashlib
 import itertools
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
-import torch
-from torch import Tensor
 from tqdm import tqdm
 
-from dyhead_det.contracts import Prediction
 from dyhead_det.data.images import read_image
-from dyhead_det.distributed.stopping import StopRequested, graceful_shutdown
-from dyhead_det.errors import DatasetError, OutputError, StoppedError
-from dyhead_det.escaping import listed, printable
-from dyhead_det.evaluation.evaluate import to_coco, write_json
-from dyhead_det.files import remove_abandoned, require_writable, written_whole
-from dyhead_det.prediction.arguments import (
-    MAX_BATCH_SIZE,
-    MAX_DETECTIONS,
-    MinScore,
-    require_count,
+from dyhead_det.distributed.agreement import require_agreement
+from dyhead_det.distributed.collectives import (
+    all_gather_numbers,
+    barrier,
+    broadcast_object,
+    gather_objects,
 )
-from dyhead_det.prediction.detections import Detections
+from dyhead_det.distributed.rank_zero import main_only
+from dyhead_det.distributed.stopping import StopRequested, StopSignals, graceful_shutdown
+from dyhead_det.distributed.world import get_rank, get_world_size, is_main
+from dyhead_det.errors import DatasetError, OutputError
+from dyhead_det.escaping import printable
+from dyhead_det.files import DISK_FULL, require_writable
+from dyhead_det.prediction.arguments import AUTO
+from dyhead_det.prediction.options import DEFAULT_OUTPUTS, Output, PredictOptions
+from dyhead_det.prediction.outputs.image_files import ImageWriter, build_image_writers
+from dyhead_det.prediction.outputs.journal import (
+    CALL,
+    LINES,
+    Call,
+    Journal,
+    count_lines,
+    read_call,
+    resume_journal,
+    start_journal,
+)
+from dyhead_det.prediction.outputs.lines import ImageResult, Line
+from dyhead_det.prediction.outputs.summary import PredictSummary, summarize, write_tables
+from dyhead_det.prediction.outputs.tables import DETECTIONS, IMAGES, TABLE
+from dyhead_det.prediction.overlap import batched, map_ahead, thread_pool
 from dyhead_det.prediction.predictor import Predictor
-from dyhead_det.prediction.sources import ImageSource, find_images, picture_paths
+from dyhead_det.prediction.sources.files import ImageSource
 
 logger = logging.getLogger(__name__)
 
-Item = TypeVar("Item")
-
-RESULTS, PICTURES = "detections.json", "pictures"
-
-
-@dataclass(frozen=True, slots=True)
-class PredictSummary:
-    """What a run over files has left: COCO results in `results`, and the annotated pictures."""
-
-    num_images: int
-    num_detections: int
-    results: Path
-    pictures: tuple[Path, ...]
+_MOST_DEFAULT_WORKERS = 4
 
 
 def predict_to_folder(
     predictor: Predictor,
-    sources: Sequence[str | Path],
+    images: Sequence[ImageSource],
     out: Path,
     *,
-    min_score: MinScore,
-    classes: Sequence[str],
-    max_detections: int | None,
-    batch_size: int,
-    draw: bool,
+    options: PredictOptions,
+    outputs: Sequence[Output] = DEFAULT_OUTPUTS,
+    num_workers: int = 0,
+    resume: bool = False,
 ) -> PredictSummary:
-    """Find objects in image files; write `detections.json` and, below `pictures/`, drawings.
+    """Find objects in image files and write what is asked for into a folder.
 
-    `detections.json` holds COCO results with the category ids of the training data, and besides
-    `file_name`, the path of the image, and `category`, the class name. `image_id` is the position
-    among the images, from 1. Inputs are never overwritten; earlier results are.
+    `predictions.jsonl` has a line per image and grows with every image. Pictures, labels and crops
+    are written beside it; `detections.json`, `images.json` and `detections.csv` at the end, from
+    it. Inputs are never overwritten; earlier results are.
 
     Args:
         predictor: the detector.
-        sources: image files, folders (with everything below) and glob patterns.
+        images: where to look, such as `find_images` gives.
         out: the folder for the results, which is tried before any image is read.
-        min_score: leave out what scores less; `auto` is as in `Predictor.predict`.
-        classes: keep these classes only; empty means all.
-        max_detections: keep so many per image, best first.
-        batch_size: images that go through the detector together.
-        draw: also draw each image with what was found.
+        options: what to keep of what is found.
+        outputs: what to write besides `predictions.jsonl`.
+        num_workers: threads that read and draw beside the detector; 0 for none. It changes no
+            result.
+        resume: go on behind the last image of a run that was stopped or killed.
 
     Raises:
-        DatasetError: where a source holds no image; and at the end, when all else is written,
-            where images could not be read or the detector failed in them.
-        ConfigError: where a class is unknown, `auto` has no bounds, or nothing can be written to
-            `out`.
-        OutputError: at the end, where results or pictures could not be written.
+        DatasetError: at the end, when all else is written, where images could not be read or the
+            detector failed in them.
+        ConfigError: where a class is unknown, `auto` has no bounds, nothing can be written to
+            `out`, or the run to resume was another.
+        OutputError: where the disk is full, and at the end where pictures could not be written.
         StoppedError: where a signal ended it; what was found by then is written.
-        ValueError: where another argument is out of range.
     """
-    predictor.labels_of(classes)  # a wrong name is reported before the first image is read
-    require_count("batch_size", batch_size, most=MAX_BATCH_SIZE)
-    predictor.score_bound(min_score)
-    if max_detections is not None:
-        require_count("max_detections", max_detections, most=MAX_DETECTIONS)
-    images = find_images(sources, except_in=out / PICTURES)
-    pictures = picture_paths(images, out / PICTURES) if draw else None
-    require_writable(out, RESULTS)
-    for folder in {path.parent for path in pictures or ()}:
-        remove_abandoned(folder)
-    run = _Run(images, pictures, out)
+    predictor.labels_of(options.classes)
+    predictor.score_bound(options.min_score)
+    call = _call(predictor, images, options, outputs)
+    require_agreement({"results": call})
+    main_only(require_writable)(out, LINES, CALL, DETECTIONS, IMAGES, TABLE)
+    barrier()
+    run = _Run(predictor, images, out, options, outputs, num_workers)
+    num_done = broadcast_object(partial(_begin, run, call, resume=resume))
     stopped_by: StopRequested | None = None
-    try:
-        with graceful_shutdown() as stop:
-            for batch in _batches(_read(run), batch_size):
-                stop.check()
-                for i, pixels, detections in _predict(
-                    predictor, batch, run, min_score, tuple(classes), max_detections
-                ):
-                    run.records += _records(detections, i + 1, images[i].path, predictor)
-                    run.num_done += 1
-                    if pictures is not None:
-                        _draw(detections, pixels, pictures[i], run)
-    except StopRequested as request:
-        stopped_by = request
-    finally:  # whatever happened, hours of work are not lost
-        _write_results(run)
-    _raise_problems(run, stopped_by)
-    return PredictSummary(len(images), len(run.records), out / RESULTS, tuple(run.drawn))
-
-
-@dataclass(slots=True)
-class _Run:
-    """What is asked for and what is done so far; `unwritten` has the reasons."""
-
-    images: Sequence[ImageSource]
-    pictures: Sequence[Path] | None
-    out: Path
-    num_done: int = 0
-    records: list[dict[str, object]] = field(default_factory=list)
-    drawn: list[Path] = field(default_factory=list)
-    unread: list[Path] = field(default_factory=list)
-    failed: list[Path] = field(default_factory=list)
-    unwritten: dict[Path, str] = field(default_factory=dict)
-
-
-def _read(run: _Run) -> Iterator[tuple[int, Tensor]]:
-    """Read one image after the other with a progress bar; note what cannot be read."""
-    bar = tqdm(run.images, desc="predict", unit="image", leave=False, disable=None)
-    for i, image in enumerate(bar):
+    # Reading images changes the filters for a while, in several threads; here they are put back.
+    with warnings.catch_warnings(), graceful_shutdown() as stop:
         try:
-            pixels = read_image(image.path)
-        except DatasetError as error:
-            logger.warning("skipped: %s", error)
-            run.unread.append(image.path)
-        except Exception as error:  # such as MemoryError, or a decoder's that nobody foresaw
-            logger.warning("skipped: %s cannot be read (%s)", image.path, _reason(error))
-            logger.debug("where it failed:", exc_info=error)
-            run.unread.append(image.path)
-        else:
-            yield i, pixels
+            _predict_all(run, num_done, stop)
+        except StopRequested as request:
+            stopped_by = request
+        except OSError as error:
+            raise _no_room(error, out) from error
+    return _finish(run, stopped_by)
 
 
-def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    iterator = iter(items)
-    while batch := list(itertools.islice(iterator, size)):
-        yield batch
+def default_workers() -> int:
+    """Return how many threads shall read and draw: more than a few wait for the detector."""
+    return min(_MOST_DEFAULT_WORKERS, os.cpu_count() or 1)
 
 
-def _predict(
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What is asked for."""
+
+    predictor: Predictor
+    images: Sequence[ImageSource]
+    out: Path
+    options: PredictOptions
+    outputs: Sequence[Output]
+    num_workers: int
+
+
+def _call(
     predictor: Predictor,
-    batch: Sequence[tuple[int, Tensor]],
-    run: _Run,
-    min_score: MinScore,
-    classes: Sequence[str],
-    max_detections: int | None,
-) -> Iterator[tuple[int, Tensor, Detections]]:
-    """Find objects in a batch; where that fails in each image alone, and note where it still does.
+    images: Sequence[ImageSource],
+    options: PredictOptions,
+    outputs: Sequence[Output],
+) -> Call:
+    """Return all that results depend on."""
+    digest = hashlib.sha256()
+    for image in images:
+        digest.update(f"{image.image_id}\0{image.name}\0".encode("utf-8", "surrogateescape"))
+    return {
+        "weights": predictor.fingerprint(),
+        "resized to": predictor.resized_to,
+        **{name.replace("_", " "): value for name, value in asdict(options).items()},
+        "save": sorted(outputs),
+        "min score": predictor.min_scores if options.min_score == AUTO else options.min_score,
+        "images": len(images),
+        "names of images": digest.hexdigest()[:16],
+    }
 
-    Yields:
-        Position, pixels and detections of every image that passes through the detector.
-    """
+
+def _begin(run: _Run, call: Call, *, resume: bool) -> int:
+    """Make the journal ready; return how many images are done."""
+    try:
+        if resume:
+            num_done = resume_journal(
+                run.out,
+                call,
+                batch_size=run.options.batch_size,
+                fits=lambda i, line: line.get("file_name") == run.images[i].name,
+            )
+            if num_done is not None:
+                logger.info("goes on after %d of %d images", num_done, len(run.images))
+                return num_done
+            logger.info("%s: nothing to go on with; starts with the first image", run.out)
+        else:
+            num_lines, earlier = count_lines(run.out), read_call(run.out)
+            if earlier is not None and num_lines < earlier.get("images", 0):
+                logger.info(
+                    "%s: a run that ended after %d of %d images is replaced; --resume would have "
+                    "gone on with it",
+                    *(run.out, num_lines, earlier["images"]),
+                )
+        for name in (DETECTIONS, IMAGES, TABLE):  # they would be those of other lines
+            (run.out / name).unlink(missing_ok=True)
+        start_journal(run.out, call)
+    except OSError as error:
+        raise _no_room(error, run.out) from error
+    return 0
+
+
+def _predict_all(run: _Run, num_done: int, stop: StopSignals) -> None:
+    """Predict what is left, a batch per rank at a time, and note it in the journal."""
+    size, world_size = run.options.batch_size, get_world_size()
+    positions = range(num_done, len(run.images))
+    batches = [positions[i : i + size] for i in range(0, len(positions), size)]
+    own = itertools.chain.from_iterable(batches[get_rank() :: world_size])
+    with ExitStack() as stack:
+        pool = stack.enter_context(thread_pool(run.num_workers))
+        journal = stack.enter_context(Journal(run.out)) if is_main() else None
+        lines = batched(_lines(run, own, pool), size)
+        bar = tqdm(
+            total=len(run.images),
+            initial=num_done,
+            desc="predict",
+            unit="image",
+            leave=False,
+            disable=None if is_main() else True,
+        )
+        stack.enter_context(bar)
+        for _ in range(0, len(batches), world_size):
+            _stop_together(stop)
+            of_all = gather_objects(next(lines, []))
+            if journal is not None:
+                journal.append(of_all)
+            bar.update(len(of_all))
+
+
+def _stop_together(stop: StopSignals) -> None:
+    """Raise `StopRequested` on all ranks if a signal has come to one of them."""
+    stop.check_workers()
+    received = max(number for (number,) in all_gather_numbers(stop.received or 0))
+    if received:
+        raise StopRequested(received)
+
+
+def _lines(run: _Run, positions: Iterator[int], pool: ThreadPoolExecutor | None) -> Iterator[Line]:
+    """Read, look and write, each beside the others; yield a line per image, in order."""
+    writers = build_image_writers(run.outputs, run.images, run.out, run.predictor.categories)
+    size, num_ahead = run.options.batch_size, 2 * run.num_workers
+    read = map_ahead(partial(_read, run.images), positions, pool, num_ahead=size + num_ahead)
+    detected = (
+        result
+        for batch in batched(read, size)
+        for result in _detect(run.predictor, batch, run.options)
+    )
+    written = map_ahead(partial(_write, writers), detected, pool, num_ahead=num_ahead)
+    return (result.to_line(run.predictor.categories) for result in written)
+
+
+def _read(images: Sequence[ImageSource], position: int) -> tuple[int, ImageResult]:
+    """Read one image, or note why it cannot be read."""
+    source = images[position]
+    result = ImageResult(source.name, source.image_id or position + 1)
+    try:
+        result.pixels = read_image(source.path, annotated_size=source.annotated_size)
+    except DatasetError as error:
+        result.failed_at, result.reason = "read", printable(error)
+        logger.warning("skipped: %s", error)
+    except Exception as error:  # such as MemoryError, or a decoder's that nobody foresaw
+        result.failed_at, result.reason = "read", _reason(error)
+        logger.warning("skipped: %s cannot be read (%s)", source.path, result.reason)
+        logger.debug("where it failed:", exc_info=error)
+    return position, result
+
+
+def _detect(
+    predictor: Predictor, batch: Sequence[tuple[int, ImageResult]], options: PredictOptions
+) -> Sequence[tuple[int, ImageResult]]:
+    """Find objects in a batch; where that fails, in each image alone; note where it still does."""
+    read = [result for _, result in batch if result.pixels is not None]
     try:
         all_detections = predictor.predict(
-            [pixels for _, pixels in batch],
-            min_score=min_score,
-            classes=classes,
-            max_detections=max_detections,
+            [result.pixels for result in read if result.pixels is not None],
+            min_score=options.min_score,
+            classes=options.classes,
+            max_detections=options.max_detections,
             batch_size=len(batch),
         )
     except Exception as error:  # whatever it is, it must not cost the other images
-        if len(batch) > 1:
-            for one in batch:
-                yield from _predict(predictor, [one], run, min_score, classes, max_detections)
-            return
-        path = run.images[batch[0][0]].path
-        logger.warning("skipped: the detector fails in %s (%s)", path, _reason(error))
+        if len(read) > 1:
+            return [found for one in batch for found in _detect(predictor, [one], options)]
+        read[0].failed_at, read[0].reason = "detect", _reason(error)
+        logger.warning("skipped: the detector fails in %s (%s)", read[0].name, read[0].reason)
         logger.debug("where it failed:", exc_info=error)
-        run.failed.append(path)
-        return
-    for (i, pixels), detections in zip(batch, all_detections, strict=True):
-        yield i, pixels, detections
+        return batch
+    for result, detections in zip(read, all_detections, strict=True):
+        result.detections = detections
+    return batch
+
+
+def _write(writers: Mapping[str, ImageWriter], item: tuple[int, ImageResult]) -> ImageResult:
+    """Write the files of one image; note those that cannot be written.
+
+    Raises:
+        OSError: Where the disk is full, which costs all that follow.
+    """
+    position, result = item
+    if result.pixels is None or result.detections is None:
+        return result
+    for folder, write in writers.items():
+        try:
+            write(position, result.pixels, result.detections)
+        except Exception as error:  # a picture too large for its format, a name that is taken, ...
+            if isinstance(error, OSError) and error.errno in DISK_FULL:
+                raise
+            reason = (error.strerror if isinstance(error, OSError) else None) or _reason(error)
+            logger.debug("where it failed:", exc_info=error)
+            result.unwritten[folder] = printable(reason)
+    return result
 
 
 def _reason(error: Exception) -> str:
     return printable(f"{type(error).__name__}: {error}", max_length=300)
 
 
-def _draw(detections: Detections, pixels: Tensor, path: Path, run: _Run) -> None:
-    """Draw a picture, whole or not at all; note where that fails."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(path) as unfinished:
-            image_format = "JPEG" if path.suffix == ".jpg" else "PNG"
-            detections.draw(pixels).save(unfinished, format=image_format, quality=92)
-    except Exception as error:  # a full disk, a picture too large for its format, or unforeseen
-        reason = (error.strerror if isinstance(error, OSError) else None) or _reason(error)
-        logger.debug("where it failed:", exc_info=error)
-        if not run.unwritten:
-            logger.warning("%s: cannot be written (%s), others are tried", path, reason)
-        run.unwritten[path] = reason
-    else:
-        run.drawn.append(path)
-
-
-def _write_results(run: _Run) -> None:
-    """Write the results of all images that are done; note where that fails."""
-    path = run.out / RESULTS
-    try:
-        write_json(path, run.records, indent=None)
-    except OSError as error:
-        run.unwritten[path] = error.strerror or str(error)
-
-
-def _raise_problems(run: _Run, stopped_by: StopRequested | None) -> None:
-    """Raise what went wrong, if anything did, the gravest in the exit code.
-
-    Raises:
-        StoppedError: If a signal ended the run.
-        OutputError: If something could not be written.
-        DatasetError: If images could not be read or the detector failed in them.
-    """
-    num_images, results = len(run.images), run.out / RESULTS
-    problems = []
-    if results in run.unwritten:
-        problems.append(
-            f"{results}: cannot be written ({run.unwritten[results]}): {len(run.records)} objects "
-            f"in {run.num_done} images are lost; make room, or give another folder by --out"
-        )
-    lost_pictures = [path for path in run.unwritten if path != results]
-    if lost_pictures:
-        problems.append(
-            f"{len(lost_pictures)} of {run.num_done} pictures could not be written: "
-            f"{listed(lost_pictures)} ({run.unwritten[lost_pictures[0]]})"
-        )
-    for verb, paths in {"be read": run.unread, "pass through the detector": run.failed}.items():
-        if paths:
-            problems.append(
-                f"{len(paths)} of {num_images} images could not {verb}: {listed(paths)}"
-            )
-    if problems and run.num_done and results not in run.unwritten:
-        problems[-1] += f"; what was found in the others is in {run.out}"
-    if stopped_by is not None:
-        ending = f"stopped by {stopped_by} after {run.num_done} of {num_images} images"
-        if results not in run.unwritten:
-            ending += f"; what was found in them is in {run.out}"
-        raise StoppedError(ending, *problems, signal_number=stopped_by.signal_number)
-    if run.unwritten:
-        raise OutputError(*problems)
-    if problems:
-        raise DatasetError(*problems)
-
-
-def _records(
-    detections: Detections, image_id: int, path: Path, predictor: Predictor
-) -> list[dict[str, object]]:
-    """Write detections as COCO results with the names that people look for."""
-    prediction = Prediction(
-        boxes=torch.from_numpy(detections.boxes),
-        scores=torch.from_numpy(detections.scores),
-        labels=torch.from_numpy(detections.labels),
+def _no_room(error: OSError, out: Path) -> OutputError:
+    num_done = count_lines(out)
+    return OutputError(
+        f"{error.filename or out}: cannot be written ({error.strerror}); what was found in "
+        f"{num_done} images is in {out / LINES}; make room and go on with --resume"
     )
-    return [
-        {**result, "category": name, "file_name": path.as_posix()}
-        for result, name in zip(
-            to_coco(prediction, image_id, predictor.categories), detections.names, strict=True
-        )
-    ]
+
+
+def _finish(run: _Run, stopped_by: StopRequested | None) -> PredictSummary:
+    """Make the tables of what is done, and raise what went wrong, the gravest in the exit code."""
+
+    def finish() -> PredictSummary:
+        try:
+            write_tables(run.out, run.outputs, run.predictor.categories)
+        except OSError as error:
+            raise _no_room(error, run.out) from error
+        return summarize(run.out, len(run.images))
+
+    summary = broadcast_object(finish)
+    if is_main() or stopped_by is not None:  # what concerns all, one rank reports
+        summary.raise_problems(stopped_by)
+    return summary

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar, overload
@@ -223,6 +224,14 @@ class Predictor:
                 "shows the best ones: give one as a number"
             )
         return torch.tensor([self.min_scores[name] for name in self.names], device=self.device)
+
+    def fingerprint(self) -> str:
+        """Return a short text that other weights or classes do not share."""
+        crc = zlib.crc32(repr(self.categories.to_plain()).encode())
+        for tensor in self.detector.state_dict().values():
+            plain = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+            crc = zlib.crc32(plain.numpy().data, crc)
+        return f"{crc:08x}"
 
     def labels_of(self, classes: Sequence[str]) -> list[int]:
         """Return the labels of class names; see `detections.labels_of`."""

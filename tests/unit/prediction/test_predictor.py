@@ -10,7 +10,7 @@ from PIL import Image
 from pydantic import ValidationError
 from torch import nn
 
-from dyhead_det.cli import run
+from dyhead_det.cli import predict
 from dyhead_det.config.schema import InputConfig
 from dyhead_det.contracts import Category, CategoryMap
 from dyhead_det.errors import ConfigError, DatasetError
@@ -195,7 +195,7 @@ def test_auto_without_bounds_is_one_clear_error(predictor, photo):
 
 
 def test_python_and_the_command_line_have_one_default_of_min_score(predictor, photo):
-    command = signature(run.predict).parameters
+    command = signature(predict.predict).parameters
     python = signature(Predictor.predict).parameters
     assert float(command["min_score"].default) == python["min_score"].default == 0.3
     # 0.3 in single precision is above 0.3 in double.

@@ -1,4 +1,4 @@
-"""What a person names on the command line -> image files, and where their pictures go."""
+"""What a person names on the command line -> image files."""
 
 import glob
 import itertools
@@ -16,17 +16,27 @@ from dyhead_det.escaping import listed, printable
 
 logger = logging.getLogger(__name__)
 
-# Bytes of a file's name that most file systems take.
-_MAX_NAME = 255
 _ANY_DEPTH = "**"
 
 
 @dataclass(frozen=True, slots=True)
 class ImageSource:
-    """An image file, and its path below the folder or pattern that named it."""
+    """An image file.
+
+    relative: its path below the folder or pattern that named it, which its pictures get too.
+    image_id: what results call it; None for its position among all images, from 1.
+    annotated_size: width and height that the boxes refer to; None for those of the image as shown.
+    """
 
     path: Path
     relative: Path
+    image_id: int | None = None
+    annotated_size: tuple[int, int] | None = None
+
+    @property
+    def name(self) -> str:
+        """The `file_name` in results: the path, or that of the data set that gave the image."""
+        return (self.path if self.image_id is None else self.relative).as_posix()
 
 
 @dataclass(slots=True)
@@ -84,37 +94,6 @@ def find_images(sources: Sequence[str | Path], *, except_in: Path) -> list[Image
         kinds = listed(suffix or "none" for suffix, _ in left_out.most_common())
         logger.info("left out as no images by their endings: %d (%s)", left_out.total(), kinds)
     return list(images.values())
-
-
-def picture_paths(images: Sequence[ImageSource], folder: Path) -> list[Path]:
-    """Choose where to draw each image: below a folder, under its own relative path.
-
-    JPEG stays JPEG, all else becomes PNG. No two images share a path, not even on a file system
-    that ignores case, and none is the path of an input: the later one gets a number.
-    """
-    folder = Path(os.path.realpath(folder))  # as in `find_images`
-    taken = {str(image.path.resolve()).casefold() for image in images}
-    numbers: Counter[str] = Counter()  # where to go on counting, by the path that was wanted
-    paths = []
-    for image in images:
-        suffix = ".jpg" if image.path.suffix.lower() in (".jpg", ".jpeg") else ".png"
-        parent, stem = folder / image.relative.parent, image.relative.stem
-        wanted = str(parent / f"{stem}{suffix}").casefold()
-        while True:
-            numbers[wanted] += 1
-            end = suffix if numbers[wanted] == 1 else f"-{numbers[wanted]}{suffix}"
-            path = parent / (_shortened(stem, _MAX_NAME - len(end)) + end)
-            if str(path).casefold() not in taken:
-                break
-        taken.add(str(path).casefold())
-        paths.append(path)
-    return paths
-
-
-def _shortened(stem: str, num_bytes: int) -> str:
-    """Cut a name that has more bytes than that, between two characters."""
-    encoded = os.fsencode(stem)
-    return stem if len(encoded) <= num_bytes else encoded[:num_bytes].decode(errors="ignore")
 
 
 def _expanded(source: str | Path) -> Path:

@@ -1,0 +1,63 @@
+"""The JSON line of an image: what was found in it, or why nothing could be."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from dyhead_det.contracts import CategoryMap, Prediction
+from dyhead_det.evaluation.evaluate import to_coco
+from dyhead_det.prediction.detections import Detections
+
+Line = dict[str, Any]
+# At which of the two an image failed.
+Stage = Literal["read", "detect"]
+
+
+@dataclass(slots=True)
+class ImageResult:
+    """An image on its way: read, then looked at; or the stage at which it failed, and the reason.
+
+    pixels: (3, H, W) uint8, None where it could not be read.
+    """
+
+    name: str
+    image_id: int
+    pixels: Tensor | None = None
+    detections: Detections | None = None
+    failed_at: Stage | None = None
+    reason: str = ""
+    unwritten: dict[str, str] = field(default_factory=dict)
+
+    def to_line(self, categories: CategoryMap) -> Line:
+        """Return the image as a line of `predictions.jsonl`.
+
+        Boxes are x, y, width, height in pixels; ids of classes are those of the training data.
+        """
+        line: Line = {"image_id": self.image_id, "file_name": self.name}
+        if self.detections is None or self.pixels is None:
+            return {**line, "failed_at": self.failed_at, "reason": self.reason}
+        height, width = self.pixels.shape[1:]
+        line |= {"width": width, "height": height, "detections": self._records(categories)}
+        return {**line, "unwritten": self.unwritten} if self.unwritten else line
+
+    def _records(self, categories: CategoryMap) -> list[Line]:
+        if self.detections is None:
+            return []
+        prediction = Prediction(
+            boxes=torch.from_numpy(self.detections.boxes),
+            scores=torch.from_numpy(self.detections.scores),
+            labels=torch.from_numpy(self.detections.labels),
+        )
+        return [
+            {
+                "category_id": result["category_id"],
+                "category": name,
+                "bbox": result["bbox"],
+                "score": result["score"],
+            }
+            for result, name in zip(
+                to_coco(prediction, self.image_id, categories), self.detections.names, strict=True
+            )
+        ]

@@ -1,0 +1,1 @@
+"""What people name to be looked at: files, folders, patterns, lists, data sets, videos."""
