@@ -9,10 +9,13 @@ from dyhead_det.cli.quick_imports import quick_imports
 from dyhead_det.cli.streams import echo
 
 TargetFile = Annotated[
-    Path, typer.Argument(help="A COCO annotation file (.json), or the YAML file of a run.")
+    Path,
+    typer.Argument(
+        help="The YAML file of a run, or data: a folder of any format, a COCO file, a data.yaml."
+    ),
 ]
 Images = Annotated[
-    Path | None, typer.Option(file_okay=False, help="The folder of the images of a .json file.")
+    Path | None, typer.Option(file_okay=False, help="The folder of the images of a COCO file.")
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -28,7 +31,7 @@ def check(
     also: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Another annotation file of the same folder: looks for images that both have, "
+            help="Another COCO file of the same folder: looks for images that both have, "
             "too; repeat as needed."
         ),
     ] = None,

@@ -56,7 +56,7 @@ def load_training_data(config: DataConfig) -> CocoDataset:
     """
     dataset = _load_training_images(config)
     if config.val is not None and config.val.share is not None:
-        dataset = dataset.select_images(~_held_out(dataset, config.val))
+        dataset = dataset.select_images(~held_out_images(dataset, config.val))
     if config.empty_images == "drop":
         dataset = dataset.without_empty_images()
     if not len(dataset):
@@ -90,7 +90,7 @@ def load_validation_data(
         dataset = _load(Path(config.root), config.val, part="val", config=config)
     else:
         dataset = _load_training_images(config)
-        dataset = replace(dataset.select_images(_held_out(dataset, config.val)), split="val")
+        dataset = replace(dataset.select_images(held_out_images(dataset, config.val)), split="val")
     if config.classes is not None:
         there = tuple(n for n in config.classes if n in dataset.categories.label_of_name)
         dataset = choose_classes(dataset, there, option="data.classes")
@@ -105,7 +105,8 @@ def _load_training_images(config: DataConfig) -> CocoDataset:
     return dataset
 
 
-def _held_out(dataset: CocoDataset, config: ValidationConfig) -> Flags:
+def held_out_images(dataset: CocoDataset, config: ValidationConfig) -> Flags:
+    """Return which training images `data.val` takes, (N,), where it takes a share of them."""
     return held_out(dataset, config.share or 0.0, group=config.group, seed=config.seed)
 
 

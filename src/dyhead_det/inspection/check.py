@@ -2,17 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, combinations, starmap
 from pathlib import Path
 from typing import Any, Literal
 
-from dyhead_det.data.build_datasets import REQUIREMENTS
+from dyhead_det.config.schema import DataConfig, ValidationConfig
+from dyhead_det.data.build_datasets import REQUIREMENTS, held_out_images
+from dyhead_det.data.class_choice import choose_classes
 from dyhead_det.data.coco.dataset import CocoDataset, missing_images, require_images
 from dyhead_det.data.coco.image_folder import ImageFolder
 from dyhead_det.data.coco.problems import AnnotationProblems
+from dyhead_det.data.coco.records import Flags
 from dyhead_det.data.formats.read import read_annotations
 from dyhead_det.data.formats.source import Source
 from dyhead_det.errors import DatasetError
 from dyhead_det.escaping import listed
+from dyhead_det.inspection.between_parts import PartContent, compare_parts, shared_images
 from dyhead_det.inspection.findings import Finding, findings_of, write_findings
 from dyhead_det.inspection.opened_images import open_images, report_opened
 from dyhead_det.inspection.same_pictures import Fingerprint, equal_files, near_duplicates
@@ -25,6 +30,7 @@ class DatasetCheck:
     """The result of a check of an annotation file and its images.
 
     Attributes:
+        name: what messages call it: its annotations, and the split where these hold several.
         dataset: what can be used of it.
         problems: by kind, those of the images included.
         unmet: why training would not start although every record can be read.
@@ -32,6 +38,7 @@ class DatasetCheck:
         num_opened: images that were opened.
     """
 
+    name: str
     dataset: CocoDataset
     problems: AnnotationProblems
     unmet: tuple[Finding, ...]
@@ -41,7 +48,7 @@ class DatasetCheck:
     @property
     def findings(self) -> list[Finding]:
         """All that was found in this file and its images alone, the worst first."""
-        found = findings_of(self.problems)
+        found = findings_of(self.problems, self.name)
         num_errors = len(self.problems.refused)
         return [*found[:num_errors], *self.unmet, *found[num_errors:]]
 
@@ -49,10 +56,20 @@ class DatasetCheck:
         """Return in one line what there is."""
         dataset = self.dataset
         return (
-            f"{dataset.annotations_path}: {len(dataset)} images ({self.num_opened} opened), "
+            f"{self.name}: {len(dataset)} images ({self.num_opened} opened), "
             f"{len(dataset.labels)} boxes, {int(dataset.is_crowd.sum())} of them crowds, "
             f"{len(dataset.categories)} categories: "
             f"{listed(dataset.categories.names, max_named=100)}"
+        )
+
+    def content(self, name: str | None = None, *, rows: Flags | None = None) -> PartContent:
+        """Return what other parts are compared with, or some images of it, (N,)."""
+        shown = [i for i in self.fingerprints if rows is None or rows[i]]
+        return PartContent(
+            name or self.name,
+            self.dataset.categories,
+            [self.dataset.file_names[i] for i in shown],
+            [self.fingerprints[i] for i in shown],
         )
 
     def to_plain(self) -> dict[str, Any]:
@@ -117,17 +134,23 @@ def check_target(target: Target, *, opens_images: bool = True) -> Check:
     Raises:
         DatasetError: if a file is no COCO annotation file.
     """
-    return check_together(
-        [
-            check_dataset(
-                part.source,
-                split=part.split,
-                skips_broken=target.skips_broken,
-                opens_images=opens_images,
-            )
-            for part in target.parts
-        ]
-    )
+    parts = [
+        check_dataset(
+            part.source,
+            split=part.split,
+            skips_broken=target.skips_broken,
+            opens_images=opens_images,
+        )
+        for part in target.parts
+    ]
+    together, data = check_together(parts), target.config.data
+    known = parts[0].dataset.categories.label_of_name
+    if unknown := tuple(name for name in data.classes or () if name not in known):
+        finding = Finding("error", parts[0].name, "data.classes that there are not", unknown)
+        return Check(together.parts, (*together.between, finding))
+    if data.val is not None and data.val.share is not None and not parts[0].problems.refused:
+        return Check(together.parts, tuple(_shared_with_share(parts[0], data, data.val)))
+    return together
 
 
 def check_dataset(
@@ -148,11 +171,14 @@ def check_dataset(
     Raises:
         DatasetError: if the file is no COCO annotation file, or the folder no data set.
     """
-    dataset, problems, _ = read_annotations(
+    dataset, problems, found = read_annotations(
         source, part=split, broken_images="skip" if skips_broken else "error"
     )
     missing = missing_images(dataset)
-    unmet = _unmet(dataset, missing, skips_broken=skips_broken)
+    name = str(dataset.annotations_path)
+    if found.format != "coco":
+        name = f"{name} ({found.split})"
+    unmet = _unmet(dataset, missing, name, skips_broken=skips_broken)
     if skips_broken:
         problems.repair(f"images that are not in {dataset.images_folder}, left out", missing)
     if len(dataset):
@@ -164,21 +190,36 @@ def check_dataset(
         fingerprints = _open_all(dataset, there, problems, skips_broken=skips_broken)
         num_opened = len(there)
         _report_duplicates(dataset, fingerprints, problems)
-    return DatasetCheck(dataset, problems, tuple(unmet), fingerprints, num_opened)
+    return DatasetCheck(name, dataset, problems, tuple(unmet), fingerprints, num_opened)
 
 
 def check_together(parts: Sequence[DatasetCheck]) -> Check:
     """Compare the parts of a data set: the images that several have, the classes that one lacks."""
-    found: list[Finding] = []
-    for position, one in enumerate(parts):
-        for other in parts[position + 1 :]:
-            found += [*_shared_images(one, other), *_different_classes(one, other)]
-    return Check(tuple(parts), tuple(found))
+    contents = [part.content() for part in parts]
+    pairs = combinations(contents, 2)
+    return Check(tuple(parts), tuple(chain.from_iterable(starmap(compare_parts, pairs))))
 
 
-def _unmet(dataset: CocoDataset, missing: Sequence[str], *, skips_broken: bool) -> list[Finding]:
+def _shared_with_share(
+    part: DatasetCheck, config: DataConfig, val: ValidationConfig
+) -> list[Finding]:
+    """Find images that the share of the training data that is held out and the rest both have."""
+    dataset = part.dataset
+    if config.classes is not None:
+        dataset = choose_classes(dataset, config.classes, option="data.classes")
+    is_held_out = held_out_images(dataset, val)
+    sides = [
+        part.content(f"{part.name} {words}", rows=rows)
+        for words, rows in (("to train on", ~is_held_out), ("held out by data.val", is_held_out))
+    ]
+    return shared_images(sides[0], sides[1])
+
+
+def _unmet(
+    dataset: CocoDataset, missing: Sequence[str], where: str, *, skips_broken: bool
+) -> list[Finding]:
     """Return why training would not start although every record can be read."""
-    where, folder = str(dataset.annotations_path), dataset.images_folder
+    folder = dataset.images_folder
     found = []
     if not skips_broken and not folder.is_dir():
         found.append(Finding("error", where, f"no images folder at {folder}"))
@@ -223,49 +264,3 @@ def _report_duplicates(
     ):
         names = [[dataset.file_names[indices[i]] for i in group] for group in groups]
         problems.repair(f"{kind}, all of them kept", map(" = ".join, names))
-
-
-def _shared_images(one: DatasetCheck, other: DatasetCheck) -> list[Finding]:
-    """Find images that two parts have: what is learned by heart is no measure of a detector."""
-    names = [
-        f"{part.dataset.annotations_path.name}: {part.dataset.file_names[index]}"
-        for part in (one, other)
-        for index in part.fingerprints
-    ]
-    prints = [*one.fingerprints.values(), *other.fingerprints.values()]
-    num_first = len(one.fingerprints)
-    where = f"{one.dataset.annotations_path}, {other.dataset.annotations_path}"
-    found = []
-    for kind, groups in (
-        ("images in both parts (equal files)", equal_files(prints)),
-        ("images in both parts (nearly the same picture)", near_duplicates(prints)),
-    ):
-        shared = tuple(
-            " = ".join(names[i] for i in group)
-            for group in groups
-            if group[0] < num_first <= group[-1]
-        )
-        if shared:
-            found.append(Finding("warning", where, f"{kind}, scores will be too good", shared))
-    return found
-
-
-def _different_classes(one: DatasetCheck, other: DatasetCheck) -> list[Finding]:
-    """Tell of classes that one of two parts lacks; without a common one nothing can be scored."""
-    where = f"{one.dataset.annotations_path}, {other.dataset.annotations_path}"
-    pairs = [(one, other), (other, one)]
-    lacking = [
-        tuple(
-            name
-            for name in part.dataset.categories.names
-            if name not in rest.dataset.categories.label_of_name
-        )
-        for part, rest in pairs
-    ]
-    if len(lacking[0]) == len(one.dataset.categories):
-        return [Finding("error", where, "the parts have no class in common")]
-    return [
-        Finding("warning", where, f"classes that {rest.dataset.annotations_path} lacks", names)
-        for (_, rest), names in zip(pairs, lacking, strict=True)
-        if names
-    ]

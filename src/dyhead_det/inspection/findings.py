@@ -35,14 +35,13 @@ class Finding(NamedTuple):
         return f"{self.severity}: {self.kind}: {len(self.items)} ({shown})"
 
 
-def findings_of(problems: AnnotationProblems) -> list[Finding]:
-    """Return the problems of an annotation file, the worst first."""
+def findings_of(problems: AnnotationProblems, where: str) -> list[Finding]:
+    """Return the problems of a part of a data set, the worst first."""
     kinds: tuple[tuple[Severity, dict[str, list[object]]], ...] = (
         ("error", problems.refused),
         ("warning", problems.repaired),
         ("note", problems.noted),
     )
-    where = str(problems.annotations_path)
     return [
         Finding(severity, where, kind, tuple(map(str, items)))
         for severity, by_kind in kinds

@@ -1,12 +1,13 @@
 """What training takes without a word and a person may not have meant: odd boxes, odd classes."""
 
 from collections import defaultdict
+from itertools import pairwise
 
 import numpy as np
 
 from dyhead_det.data.coco.dataset import CocoDataset
 from dyhead_det.data.coco.problems import AnnotationProblems
-from dyhead_det.data.coco.records import Floats
+from dyhead_det.data.coco.records import Flags, Floats
 from dyhead_det.data.statistics import count
 
 # Two objects of one class do not lie that close; one that was drawn twice does.
@@ -35,25 +36,37 @@ def _add_odd_sizes(dataset: CocoDataset, problems: AnnotationProblems) -> None:
     is_object = ~dataset.is_crowd
     is_tiny = is_object & (sides < _TINY_SIDE).any(axis=1)
     covers_all = is_object & (sides >= _WHOLE_IMAGE * sizes_wh).all(axis=1)
-    ids = dataset.annotation_ids
-    problems.note(f"boxes with a side under {_TINY_SIDE} pixels, annotation ids", ids[is_tiny])
-    problems.note("boxes that cover their whole image, annotation ids", ids[covers_all])
+    for kind, flags in (
+        (f"boxes with a side under {_TINY_SIDE} pixels", is_tiny),
+        ("boxes that cover their whole image", covers_all),
+    ):
+        problems.note(f"{kind}, images and annotation ids", _titles(dataset, flags))
+
+
+def _titles(dataset: CocoDataset, flags: Flags) -> list[str]:
+    """Return what some annotations, (M,), are called: image and id."""
+    image_of_row = np.repeat(np.arange(len(dataset)), np.diff(dataset.offsets))
+    return [
+        f"{dataset.file_names[int(image_of_row[row])]}: {dataset.annotation_ids[row]}"
+        for row in np.flatnonzero(flags).tolist()
+    ]
 
 
 def _add_drawn_twice(dataset: CocoDataset, problems: AnnotationProblems) -> None:
     """Find pairs of boxes in one place: one object, annotated twice or as two classes."""
     twice: list[str] = []
     as_two_classes: list[str] = []
-    for start, end in zip(dataset.offsets[:-1].tolist(), dataset.offsets[1:].tolist(), strict=True):
+    for image, (start, end) in enumerate(pairwise(dataset.offsets.tolist())):
         rows = start + np.flatnonzero(~dataset.is_crowd[start:end])
         if len(rows) < 2:
             continue
         for one, other in zip(*_pairs_in_one_place(dataset.boxes_xywh[rows]), strict=True):
             first, second = rows[one], rows[other]
             ids = f"{dataset.annotation_ids[first]} = {dataset.annotation_ids[second]}"
+            title = f"{dataset.file_names[image]}: {ids}"
             is_same = dataset.labels[first] == dataset.labels[second]
-            (twice if is_same else as_two_classes).append(ids)
-    overlap = f"IoU {_DRAWN_TWICE_IOU} or more, annotation ids"
+            (twice if is_same else as_two_classes).append(title)
+    overlap = f"IoU {_DRAWN_TWICE_IOU} or more, images and annotation ids"
     problems.repair(f"two boxes of a class in one place, both kept ({overlap})", twice)
     problems.note(f"boxes of two classes in one place ({overlap})", as_two_classes)
 

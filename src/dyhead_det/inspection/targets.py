@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from dyhead_det.config.file import load_config
-from dyhead_det.config.schema import DataConfig, RunConfig, SplitConfig
+from dyhead_det.config.schema import DataConfig, RunConfig, SplitConfig, ValidationConfig
 from dyhead_det.config.shipped import shipped_configs
 from dyhead_det.data.build_datasets import (
     load_training_data,
@@ -14,8 +14,10 @@ from dyhead_det.data.build_datasets import (
     run_sources,
 )
 from dyhead_det.data.coco.dataset import CocoDataset
+from dyhead_det.data.formats.parts import part_sources
 from dyhead_det.data.formats.source import Source
-from dyhead_det.errors import ConfigError
+from dyhead_det.data.formats.yolo_config import is_yolo_config, read_yaml_mapping
+from dyhead_det.errors import ConfigError, DatasetError
 
 # The detector whose anchors and input size count where no run is named.
 _USUAL_CONFIG = "own_data"
@@ -56,7 +58,7 @@ class Target:
             return load_training_data(self.config.data)
         dataset = load_validation_data(self.config.data)
         if dataset is None:
-            raise ConfigError("there are no validation data: data.val is null")
+            raise ConfigError("there are no validation data; give data.val")
         return dataset
 
 
@@ -70,16 +72,17 @@ def read_target(
     """Read what a command line names.
 
     Args:
-        path: a COCO annotation file, or the YAML file of a run.
-        images: the folder of the images of annotation files; None looks for it.
-        also: other annotation files of the same folder.
-        overrides: values of the YAML file, ``key.path=value``.
+        path: the YAML file of a run; or a data set: a COCO file, a folder in any format, or YOLO's
+            `data.yaml`.
+        images: the folder of the images of COCO files; None looks for it.
+        also: other COCO files of the same folder.
+        overrides: values of the YAML file of a run, ``key.path=value``.
 
     Raises:
         ConfigError: if the options do not go together, or the YAML file cannot be used.
-        DatasetError: if the data of a run are not there, but others are.
+        DatasetError: if there are no data where they are looked for.
     """
-    if path.suffix.lower() in (".yaml", ".yml"):
+    if _is_run(path):
         if images is not None or also:
             msg = f"{path} names its annotations and images itself; leave out --images and --also"
             raise ConfigError(msg)
@@ -88,10 +91,32 @@ def read_target(
         return Target(parts, config, path.stem)
     if overrides:
         raise ConfigError(f"--set changes a YAML file of a run, which {path} is not")
-    train = SplitConfig(
-        annotations=str(path.absolute()), images=None if images is None else str(images.absolute())
+    _, sources = part_sources(Source(path, images))
+    named = [*sources.values(), *(Source(other, images) for other in also)]
+    data = DataConfig(
+        train=_section(named[0]),
+        val=ValidationConfig(**_section(sources["val"]).model_dump()) if "val" in sources else None,
     )
-    config = load_config(shipped_configs()[_USUAL_CONFIG])
-    config = config.model_copy(update={"data": DataConfig(train=train)})
-    others = (Part("val", Source(other, images)) for other in also)
-    return Target((Part("train", Source(path, images)), *others), config, _USUAL_CONFIG)
+    config = load_config(shipped_configs()[_USUAL_CONFIG]).model_copy(update={"data": data})
+    train, *others = named
+    parts = (Part("train", train), *(Part("val", other) for other in others))
+    return Target(parts, config, _USUAL_CONFIG)
+
+
+def _is_run(path: Path) -> bool:
+    """Tell the YAML file of a run from a data set, one that cannot be read included."""
+    if path.is_dir() or path.suffix.lower() not in (".yaml", ".yml"):
+        return False
+    try:
+        return not is_yolo_config(read_yaml_mapping(path))
+    except DatasetError:
+        return True
+
+
+def _section(source: Source) -> SplitConfig:
+    """Return the section of a configuration that names a source."""
+    return SplitConfig(
+        annotations=str(source.annotations.absolute()),
+        images=None if source.images is None else str(source.images.absolute()),
+        split=source.split,
+    )

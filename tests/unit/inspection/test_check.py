@@ -12,7 +12,10 @@ from PIL import Image
 
 from dyhead_det.config.schema import to_plain
 from dyhead_det.data.build_datasets import load_training_data
+from dyhead_det.data.coco.dataset import load_coco
+from dyhead_det.data.formats.part_names import PARTS
 from dyhead_det.data.formats.source import Source
+from dyhead_det.data.formats.write import write_dataset
 from dyhead_det.errors import DatasetError
 from dyhead_det.inspection.check import check_dataset, check_target, check_together
 from dyhead_det.inspection.targets import read_target
@@ -211,3 +214,39 @@ def test_a_run_that_skips_broken_images_is_not_refused_for_them(folder, tmp_path
     assert "warning: images that cannot be read: 1 (1.png" in found.text()
     with pytest.raises(DatasetError):
         check_target(read_target(path, overrides=["data.broken_images=error"])).require_usable()
+
+
+def test_a_share_that_is_held_out_is_compared_with_the_rest(folder, tmp_path):
+    for number in (1, 2, 3):
+        first = (folder / "images" / "0.png").read_bytes()
+        (folder / "images" / f"{number}.png").write_bytes(first)
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(to_plain(make_config(folder, data={"val": None}))))
+    found = check_target(read_target(path, overrides=["data.val={split: 0.5}"]))
+    [finding] = found.between
+    assert "images in both parts (equal files)" in finding.kind
+    assert finding.items[0].count("held out by data.val: ") == 2
+    alone = check_target(read_target(path))
+    assert alone.between == ()
+    unknown = check_target(read_target(path, overrides=["data.classes=[square, star]"]))
+    assert "error: data.classes that there are not: 1 (star)" in unknown.text()
+
+
+def test_parts_of_yolo_data_are_told_apart(folder):
+    write_dataset(
+        {
+            part: [load_coco(folder / "train.json", folder / "images", split="train")]
+            for part in PARTS
+        },
+        folder / "yolo",
+        "yolo",
+    )
+    for place in (folder / "yolo", folder / "yolo" / "data.yaml"):
+        found = check_target(read_target(place))
+        found.require_usable()
+        assert [part.name for part in found.parts] == [
+            f"{folder / 'yolo' / 'data.yaml'} ({part})" for part in PARTS
+        ]
+        shared = [finding.items for finding in found.between]
+        assert [len(items) for items in shared] == [4, 4, 4]
+        assert shared[0][0].startswith("data.yaml (train): ")

@@ -45,15 +45,15 @@ def test_tiny_boxes_and_boxes_of_the_whole_image_are_noted(tmp_path):
     boxes = [[1, 2, 3.5, 40], [0, 0, 99, 79], [0, 0, 100, 70], [5, 5, 4, 4]]
     repaired, noted = suspicions(tmp_path, boxes)
     assert repaired == {}
-    assert only(noted, "side under 4 pixels") == [1]
-    assert only(noted, "cover their whole image") == [2]
+    assert only(noted, "side under 4 pixels") == ["one.png: 1"]
+    assert only(noted, "cover their whole image") == ["one.png: 2"]
 
 
 @pytest.mark.parametrize(("shift", "is_same"), [(1, True), (3, True), (8, False)])
 def test_two_boxes_in_one_place_are_one_object(tmp_path, shift, is_same):
     boxes = [[40, 10, 30, 30], [1, 2, 60, 60], [1 + shift, 2, 60, 60]]
     repaired, _ = suspicions(tmp_path, boxes)
-    assert [*repaired.values()] == ([["2 = 3"]] if is_same else [])
+    assert [*repaired.values()] == ([["one.png: 2 = 3"]] if is_same else [])
     _, noted = suspicions(tmp_path, boxes, names=("dog", "cat"), labels=[0, 0, 1])
     assert bool([kind for kind in noted if "two classes in one place" in kind]) is is_same
 

@@ -24,14 +24,31 @@ def read_parts(source: Source) -> tuple[Format, dict[str, CocoDataset]]:
     Raises:
         DatasetError: if there is none, one cannot be used, or an image file is missing.
     """
-    form, names = _parts(source)
+    form, sources = part_sources(source)
     parts = {}
-    for name in names:
-        dataset = load_annotations(source if name == _ONLY else replace(source, split=name))
+    for part, one in sources.items():
+        dataset = load_annotations(one)
         require_images(dataset)
-        part = _name_of_file(source.annotations) if name == _ONLY else name
-        parts[part if part in PARTS else "train"] = dataset
+        parts[part] = dataset
     return form, parts
+
+
+def part_sources(source: Source) -> tuple[Format, dict[str, Source]]:
+    """Find out which parts a data set has; arguments as in `read_parts`.
+
+    Returns:
+        The format; and where each part lies, of `PARTS`: another split is taken for training.
+
+    Raises:
+        DatasetError: if there is none.
+    """
+    form, names = _parts(source)
+    sources = {}
+    for name in names:
+        part = _name_of_file(source.annotations) if name == _ONLY else name
+        one = source if name == _ONLY else replace(source, split=name)
+        sources[part if part in PARTS else "train"] = one
+    return form, sources
 
 
 _ONLY = ""  # a file that is one part itself
