@@ -72,3 +72,19 @@ def test_statistics_and_a_preview_are_written(folder, tmp_path):
     assert drawn.exit_code == 0, drawn.output
     assert drawn.stdout == f"written: {sheet}\n"
     assert sheet.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_repaired_copy_ends_with_the_code_of_the_copy(folder):
+    content = json.loads((folder / "train.json").read_text())
+    content["annotations"][0]["image_id"] = 99
+    (folder / "train.json").write_text(json.dumps(content))
+    fixed = run(folder, "--fix", str(folder / "fixed.json"))
+    assert fixed.exit_code == 0, fixed.output
+    assert "error: annotations of an unknown image: 1 (1)" in fixed.stdout
+    assert "repaired: left out: 1 annotations -> " in fixed.stdout
+    assert (folder / "fixed.changes.csv").is_file()
+    again = run(folder, "--fix", str(folder / "fixed.json"))
+    assert again.exception.exit_code == 2
+    (folder / "images" / "0.png").write_bytes((folder / "images" / "1.png").read_bytes()[:50])
+    unrepaired = run(folder)
+    assert unrepaired.exception.exit_code == 3

@@ -43,22 +43,37 @@ def check(
     no_images: Annotated[
         bool, typer.Option("--no-images", help="Do not open the images, which takes longest.")
     ] = False,
+    fix: Annotated[
+        Path | None,
+        typer.Option(
+            dir_okay=False,
+            metavar="OUT.json",
+            help="Write a repaired copy of a COCO file, and all changes beside it as csv.",
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.json.")] = False,
 ) -> None:
     """Read a data set and its images as training would, and list what is wrong with it."""
     with quick_imports():
         from dyhead_det.files import require_writable
         from dyhead_det.inspection.check import check_target
         from dyhead_det.inspection.findings import CHECK_FILES
+        from dyhead_det.inspection.repair import changes_path, require_repairable, write_repaired
         from dyhead_det.inspection.targets import read_target
 
     named = read_target(target, images=images, also=also or (), overrides=overrides or ())
     if out is not None:
         require_writable(out, *CHECK_FILES)
+    if fix is not None:
+        require_repairable(named, fix, overwrite=overwrite)
     found = check_target(named, opens_images=not no_images)
     echo(found.text())
     if out is not None:
         found.write(out)
         echo(f"written: {', '.join(str(out / name) for name in CHECK_FILES)}")
+    if fix is not None:
+        repaired, found = write_repaired(found.parts[0], fix, opens_images=not no_images)
+        echo(f"\nrepaired: {repaired.summary()} -> {fix}, {changes_path(fix)}\n{found.text()}")
     found.require_usable()
 
 

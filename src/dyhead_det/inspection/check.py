@@ -9,12 +9,14 @@ from typing import Any, Literal
 from dyhead_det.config.schema import DataConfig, ValidationConfig
 from dyhead_det.data.build_datasets import REQUIREMENTS, held_out_images
 from dyhead_det.data.class_choice import choose_classes
+from dyhead_det.data.coco.box_frames import CORNERS, RELATIVE
 from dyhead_det.data.coco.dataset import CocoDataset, missing_images, require_images
 from dyhead_det.data.coco.image_folder import ImageFolder
 from dyhead_det.data.coco.problems import AnnotationProblems
 from dyhead_det.data.coco.records import Flags
 from dyhead_det.data.formats.read import read_annotations
 from dyhead_det.data.formats.source import Source
+from dyhead_det.data.images import WrongSizeError
 from dyhead_det.errors import DatasetError
 from dyhead_det.escaping import listed
 from dyhead_det.inspection.between_parts import PartContent, compare_parts, shared_images
@@ -36,6 +38,7 @@ class DatasetCheck:
         unmet: why training would not start although every record can be read.
         fingerprints: of the images that could be read, by position.
         num_opened: images that were opened.
+        unreadable: names of the image files that are missing or cannot be read.
     """
 
     name: str
@@ -44,6 +47,7 @@ class DatasetCheck:
     unmet: tuple[Finding, ...]
     fingerprints: dict[int, Fingerprint]
     num_opened: int
+    unreadable: frozenset[str]
 
     @property
     def findings(self) -> list[Finding]:
@@ -181,16 +185,21 @@ def check_dataset(
     unmet = _unmet(dataset, missing, name, skips_broken=skips_broken)
     if skips_broken:
         problems.repair(f"images that are not in {dataset.images_folder}, left out", missing)
-    if len(dataset):
+    # Boxes that are no pixels would all look odd.
+    if len(dataset) and not any(k.startswith((RELATIVE, CORNERS)) for k in problems.refused):
         add_suspicions(dataset, problems)
-    fingerprints, num_opened = {}, 0
+    num_opened, unreadable = 0, [*missing]
+    fingerprints: dict[int, Fingerprint] = {}
     if opens_images:
         is_missing = {"", *missing}  # "" was no name of a file, and refused as such
         there = [i for i, name in enumerate(dataset.file_names) if name not in is_missing]
-        fingerprints = _open_all(dataset, there, problems, skips_broken=skips_broken)
+        fingerprints, broken = _open_all(dataset, there, problems, skips_broken=skips_broken)
+        unreadable += broken
         num_opened = len(there)
         _report_duplicates(dataset, fingerprints, problems)
-    return DatasetCheck(name, dataset, problems, tuple(unmet), fingerprints, num_opened)
+    return DatasetCheck(
+        name, dataset, problems, tuple(unmet), fingerprints, num_opened, frozenset(unreadable)
+    )
 
 
 def check_together(parts: Sequence[DatasetCheck]) -> Check:
@@ -240,15 +249,17 @@ def _unmet(
 
 def _open_all(
     dataset: CocoDataset, indices: list[int], problems: AnnotationProblems, *, skips_broken: bool
-) -> dict[int, Fingerprint]:
-    """Open images, add what is wrong with them, and return the fingerprints of the others."""
-    fingerprints = {}
+) -> tuple[dict[int, Fingerprint], list[str]]:
+    """Open images, add what is wrong with them, and return fingerprints; and names without any."""
+    fingerprints, unreadable = {}, []
     for index, opened in zip(indices, open_images(dataset, indices), strict=True):
         path, name = dataset.path(index), dataset.file_names[index]
         report_opened(opened, path, name, problems, skips_broken=skips_broken)
         if opened.fingerprint is not None:
             fingerprints[index] = opened.fingerprint
-    return fingerprints
+        elif not isinstance(opened.error, WrongSizeError):
+            unreadable.append(name)
+    return fingerprints, unreadable
 
 
 def _report_duplicates(

@@ -15,6 +15,9 @@ from dyhead_det.data.coco.records import Flags, Floats, Integers
 # How annotations are called in messages, (M,): by id, or by position.
 Titles = NDArray[Any]
 
+# How the two kinds of problem begin.
+RELATIVE, CORNERS = "bbox must be pixels", "bbox must be [x, y, width, height]"
+
 # Relative coordinates end at 1, and a little behind where boxes reach out of their image.
 _GREATEST_RELATIVE = 1.5
 _LEAST_IMAGE_SIDE = 16  # below, a box of one pixel is nothing unusual
@@ -56,8 +59,8 @@ def _require_pixels(
     is_relative &= (sizes_wh >= _LEAST_IMAGE_SIDE).all(axis=1)
     if is_relative.mean() > _MOST:
         problems.refuse(
-            "bbox must be pixels, most of these lie within 0..1 (multiply them by width and height "
-            "of their image)",
+            f"{RELATIVE}, most of these lie within 0..1 (multiply them by width and height of "
+            "their image)",
             titles[is_relative],
         )
     else:
@@ -81,7 +84,7 @@ def _require_xywh(
     is_proven = (has_area_of_xyxy & ~has_area_of_xywh).mean() > _MOST
     share = 0.0 if has_area_of_xywh.mean() > _MOST else reaches_out.mean()
     kind = (
-        "bbox must be [x, y, width, height], these look like two corners [x1, y1, x2, y2]: "
+        f"{CORNERS}, these look like two corners [x1, y1, x2, y2]: "
         f"{fits_as_xyxy.mean():.0%} are corners inside their image, and read as sizes "
         f"{reaches_out.mean():.0%} reach out of it"
     )
