@@ -33,6 +33,7 @@ class Checkpoint:
     model: the detector's state dict, on the CPU when it was read from a file.
     metrics: COCO numbers on the validation data at this step, if there are any.
     min_scores: of each class the bound of the score with the highest F1 on these data, if any.
+    held_out: what the validation data were where they are a share of the training images, in words.
     training: the state of the run (see `training.run`), plain values as they were read, or None.
     source: what messages call it: its file, if it was read from one.
     """
@@ -44,6 +45,7 @@ class Checkpoint:
     metrics: dict[str, float | None]
     training: dict[str, Any] | None = None
     min_scores: dict[str, float] | None = None
+    held_out: str | None = None
     source: str = field(default="the checkpoint", compare=False)
 
 
@@ -68,6 +70,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, *, previous: Path | None
         "step": checkpoint.step,
         "metrics": checkpoint.metrics,
         "min_scores": checkpoint.min_scores,
+        "held_out": checkpoint.held_out,
         "training": checkpoint.training,
     }
     with written_whole(path, durable=True, previous=previous) as unfinished:
@@ -152,6 +155,7 @@ def _parse_fields(content: dict[str, Any], version: int, source: str) -> Checkpo
         metrics=_parse_metrics(_field(content, "metrics", dict)),
         training=content.get("training"),
         min_scores=_parse_min_scores(content, categories),
+        held_out=None if content.get("held_out") is None else _field(content, "held_out", str),
         source=source,
     )
 

@@ -54,7 +54,17 @@ def load_training_data(config: DataConfig) -> CocoDataset:
     Raises:
         DatasetError: If annotations cannot be used, image files are missing, or nothing is left.
     """
-    dataset = _load_training_images(config)
+    return _to_train(_load_training_images(config), config)
+
+
+def load_run_data(config: DataConfig) -> tuple[CocoDataset, CocoDataset | None]:
+    """Load what `data.train` and `data.val` name; images that they share are read once."""
+    images = _load_training_images(config)
+    train = _to_train(images, config)
+    return train, _validation_data(config, train.categories, images)
+
+
+def _to_train(dataset: CocoDataset, config: DataConfig) -> CocoDataset:
     if config.val is not None and config.val.share is not None:
         dataset = dataset.select_images(~held_out_images(dataset, config.val))
     if config.empty_images == "drop":
@@ -84,12 +94,18 @@ def load_validation_data(
         config: The data section of a run.
         categories: The classes of the detector that will be scored; None for those of the file.
     """
+    return _validation_data(config, categories)
+
+
+def _validation_data(
+    config: DataConfig, categories: CategoryMap | None, training_images: CocoDataset | None = None
+) -> CocoDataset | None:
     if config.val is None:
         return None
     if config.val.share is None:
         dataset = _load(Path(config.root), config.val, part="val", config=config)
     else:
-        dataset = _load_training_images(config)
+        dataset = _load_training_images(config) if training_images is None else training_images
         dataset = replace(dataset.select_images(held_out_images(dataset, config.val)), split="val")
     if config.classes is not None:
         there = tuple(n for n in config.classes if n in dataset.categories.label_of_name)

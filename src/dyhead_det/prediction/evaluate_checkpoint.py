@@ -15,6 +15,7 @@ from dyhead_det.data.statistics import fingerprint
 from dyhead_det.distributed.agreement import require_agreement
 from dyhead_det.distributed.launch import init_process_group
 from dyhead_det.distributed.rank_zero import local_main_first, main_only
+from dyhead_det.errors import DatasetError
 from dyhead_det.evaluation.coco_scores import Backend, EvalResult
 from dyhead_det.evaluation.evaluate import evaluate_detector, write_results
 from dyhead_det.files import require_writable
@@ -112,6 +113,8 @@ def evaluate_checkpoint(
             images=None if images is None else Path(images),
             categories=checkpoint.categories,
         )
+        if data is None:
+            _require_held_out(checkpoint, dataset)
         predictor = Predictor.from_checkpoint(
             checkpoint, device=device, short_edge=short_edge, long_edge=long_edge
         )
@@ -135,6 +138,20 @@ def evaluate_checkpoint(
     show(result)
     write_results(out, result, detections)
     return result
+
+
+def _require_held_out(checkpoint: Checkpoint, dataset: CocoDataset) -> None:
+    """Make sure that a share of the training images is that which was not trained on.
+
+    Raises:
+        DatasetError: If it is another one, since the training data have changed.
+    """
+    if checkpoint.held_out not in (None, fingerprint(dataset)):
+        raise DatasetError(
+            f"{dataset.annotations_path}: the training data have changed, and the images that "
+            f"data.val holds out with them: {checkpoint.held_out} were not trained on, now it is "
+            f"{fingerprint(dataset)}; give other data by --data"
+        )
 
 
 def _require_agreement(

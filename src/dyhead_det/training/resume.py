@@ -5,6 +5,7 @@ import logging
 from dyhead_det.checkpoints.checkpoint import Checkpoint
 from dyhead_det.checkpoints.state_dicts import load_exactly
 from dyhead_det.config.schema import RunConfig, changed_keys, to_plain
+from dyhead_det.data.statistics import fingerprint
 from dyhead_det.distributed.world import get_world_size
 from dyhead_det.errors import CheckpointError, ConfigError
 from dyhead_det.reporting.metrics_file import drop_rows_after
@@ -54,8 +55,16 @@ def capture(run: Run, *, with_training: bool) -> Checkpoint:
         step=progress.step,
         metrics=progress.metrics,
         min_scores=progress.min_scores,
+        held_out=_held_out(parts),
         training=_train_state(run).to_plain() if with_training else None,
     )
+
+
+def _held_out(parts: RunParts) -> str | None:
+    """Return in words the images that are a share of the training images, to know them again."""
+    val = parts.config.data.val
+    is_share = val is not None and val.share is not None
+    return fingerprint(parts.val_data) if is_share and parts.val_data is not None else None
 
 
 def _train_state(run: Run) -> TrainState:

@@ -15,8 +15,7 @@ from dyhead_det.config.checks import require_honorable
 from dyhead_det.config.schema import FreezeConfig, RunConfig
 from dyhead_det.data.build_datasets import (
     image_counts,
-    load_training_data,
-    load_validation_data,
+    load_run_data,
 )
 from dyhead_det.data.coco.dataset import CocoDataset
 from dyhead_det.data.samplers import samples_per_epoch
@@ -168,8 +167,7 @@ def build_run(
             "it counts the images of all of them, so give at least one for each"
         )
         raise ConfigError(msg)
-    train_data = load_training_data(config.data)
-    val_data = load_validation_data(config.data, categories=train_data.categories)
+    train_data, val_data = load_run_data(config.data)
     if val_data is not None:  # better now than after the first epoch
         match_categories(train_data.categories, val_data.ground_truth()["categories"])
     num_samples = samples_per_epoch(len(train_data), image_counts(config.data.sampling, train_data))

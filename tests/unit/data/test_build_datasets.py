@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from dyhead_det.config.schema import DataConfig, parse_section
 from dyhead_det.data.build_datasets import (
     load_evaluation_data,
+    load_run_data,
     load_training_data,
     load_validation_data,
 )
@@ -102,3 +103,21 @@ def test_eval_takes_a_folder_and_a_data_yaml(yolo, name):
     data = Path(yolo / name)
     dataset = load_evaluation_data(section("nowhere"), data=data, images=None)
     assert len(dataset) == 4
+
+
+def test_a_run_reads_images_that_it_shares_out_once(yolo, monkeypatch):
+    import dyhead_det.data.build_datasets as module
+
+    reads = []
+
+    def read(*arguments, **options):
+        reads.append(arguments)
+        return original(*arguments, **options)
+
+    original = module.load_annotations
+    monkeypatch.setattr(module, "load_annotations", read)
+    config = section(yolo, val={"split": 0.25})
+    train, val = load_run_data(config)
+    assert len(reads) == 1
+    assert train.digest() == load_training_data(config).digest()
+    assert val.digest() == load_validation_data(config).digest()
