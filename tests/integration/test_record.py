@@ -14,6 +14,7 @@ from dyhead_det.config.schema import changed_keys, to_plain
 from dyhead_det.errors import DatasetError, NonFiniteLossError, StoppedError
 from dyhead_det.prediction.evaluate_checkpoint import evaluate_checkpoint
 from dyhead_det.reporting.metrics_file import read_rows
+from dyhead_det.reporting.tensorboard import TensorBoardLog
 from dyhead_det.training import record as record_module
 from dyhead_det.training import step as step_module
 from dyhead_det.training.resume import HARMLESS_KEYS
@@ -98,7 +99,7 @@ def test_a_run_that_cannot_draw_or_report_trains_all_the_same(
     names = ("draw_batch", "draw_validation", "plot_curves", "write_csv", "report_text")
     for name in names:
         monkeypatch.setattr(record_module, name, fail)
-    monkeypatch.setattr(record_module.TensorBoardLog, "add", fail)
+    monkeypatch.setattr(TensorBoardLog, "add", fail)
     run(config, tmp_path / "troubled")
     weights = [load_checkpoint(tmp_path / n / "last.pt").model for n in ("untroubled", "troubled")]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])

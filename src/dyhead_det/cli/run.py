@@ -45,6 +45,14 @@ def train(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder [default: runs/CONFIG].")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from last.pt.")] = False,
+    branch: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="Start from this last.pt of another run, at its step, under other settings.",
+        ),
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Train a detector as a configuration file says."""
@@ -63,6 +71,7 @@ def train(
             out or Path("runs") / config.stem,
             device=own_device,
             resume=resume or was_restarted(),
+            branch=branch,
         )
         main_only(echo)(result.summary())
 

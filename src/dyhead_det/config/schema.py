@@ -53,6 +53,7 @@ from dyhead_det.config.training import (
     OptimConfig,
     RuntimeConfig,
     ScheduleConfig,
+    TrackerName,
     TrainConfig,
 )
 
@@ -107,6 +108,17 @@ def changed_keys(
     return changed
 
 
+def flat_keys(section: dict[str, Any], prefix: str = "") -> dict[str, object]:
+    """Return the plain values of a configuration by dotted key."""
+    flat: dict[str, object] = {}
+    for key, value in section.items():
+        if isinstance(value, dict):
+            flat |= flat_keys(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
 __all__ = [
     "BACKBONE_NAMES",
     "BOTTLENECK_BACKBONE_NAMES",
@@ -138,11 +150,13 @@ __all__ = [
     "ScheduleConfig",
     "Section",
     "SplitConfig",
+    "TrackerName",
     "TrainConfig",
     "UniformSampling",
     "ValidationConfig",
     "changed_keys",
     "did_you_mean",
+    "flat_keys",
     "parse_config",
     "parse_section",
     "to_plain",

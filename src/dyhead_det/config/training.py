@@ -14,6 +14,7 @@ from dyhead_det.config.section import (
 )
 
 BatchSize = Annotated[int, Field(ge=1, le=65536)]
+TrackerName = Literal["tensorboard", "wandb", "mlflow"]
 LearningRate = Annotated[float, Field(gt=0, le=1000)]
 
 
@@ -150,8 +151,10 @@ class TrainConfig(Section):
         "Also log gradient norm, relative step and clipping of backbone, FPN, DyHead, its offsets, "
         "its scale and the heads, and draw them; takes a copy of the weights.",
     )
-    tensorboard: bool = setting(
-        False, "Also write what metrics.jsonl holds for TensorBoard, an extra."
+    tensorboard: bool = setting(False, "The same as `tensorboard` among `trackers`.")
+    trackers: Annotated[tuple[TrackerName, ...], Field(max_length=10)] = setting(
+        (),
+        "Also send what metrics.jsonl holds to tensorboard, wandb or mlflow, which are extras.",
     )
     save_every_epochs: Steps | None = setting(
         1,
@@ -169,6 +172,12 @@ class TrainConfig(Section):
         "Also keep the checkpoint of every K-th epoch as `epoch_<number>.pt`; null: none.",
         unit="epochs",
     )
+
+    @property
+    def all_trackers(self) -> tuple[TrackerName, ...]:
+        """Whom to send the numbers, each once."""
+        wanted: tuple[TrackerName, ...] = ("tensorboard",) if self.tensorboard else ()
+        return tuple(dict.fromkeys((*wanted, *self.trackers)))
 
     @model_validator(mode="after")
     def _one_length(self) -> "TrainConfig":

@@ -3,24 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from dyhead_det.errors import ConfigError
 from dyhead_det.escaping import printable
 from dyhead_det.reporting.metrics_file import Row
-
-
-def require_tensorboard() -> None:
-    """Find out whether TensorBoard is there.
-
-    Raises:
-        ConfigError: if it is not.
-    """
-    try:
-        import torch.utils.tensorboard  # noqa: F401, PLC0415 - an extra
-    except ImportError as error:
-        raise ConfigError(
-            f"train.tensorboard: TensorBoard cannot be imported ({error}); "
-            "`pip install 'dyhead-det[tensorboard]'`, or set it to false"
-        ) from error
 
 
 class TensorBoardLog:
@@ -53,7 +37,7 @@ class TensorBoardLog:
             if name not in ("step", "epoch") and value is not None:
                 self._writer.add_scalar(_tag(name), value, global_step=row["step"])
 
-    def close(self) -> None:
+    def close(self, *, is_finished: bool) -> None:  # noqa: ARG002 - see `Tracker`
         """Write what is still in memory."""
         self._writer.close()
 

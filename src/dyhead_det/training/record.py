@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from dyhead_det.config.file import to_yaml
+from dyhead_det.config.schema import to_plain
 from dyhead_det.contracts import Target
 from dyhead_det.data.statistics import DataStatistics, count
 from dyhead_det.distributed.device import images_to_device
@@ -35,7 +36,7 @@ from dyhead_det.reporting.pictures import (
 from dyhead_det.reporting.progress import TrainProgress, memory_gib
 from dyhead_det.reporting.report import RunFacts, Timing, report_text
 from dyhead_det.reporting.stopwatch import LOADING, REPORTING, STEPS
-from dyhead_det.reporting.tensorboard import TensorBoardLog, require_tensorboard
+from dyhead_det.reporting.trackers import Tracker, open_tracker, require_trackers
 from dyhead_det.training.run import Run
 from dyhead_det.training.run_folder import REPORT
 from dyhead_det.visualize.part_curves import plot_part_curves
@@ -51,15 +52,17 @@ def recorded(run: Run, progress: TrainProgress) -> Iterator["RunRecord"]:
     """Record a run while a block trains it, and its end, however it comes.
 
     Raises:
-        ConfigError: If TensorBoard is asked for and not installed.
+        ConfigError: If a tracker is asked for and not installed.
     """
     record = RunRecord(run, progress)
     try:
         yield record
     except Exception as error:  # not for a second Ctrl-C, which does not wait
-        record.close(f"Ended: {error}")
+        record.close(f"Ended: {error}", is_finished=False)
         raise
-    record.close(f"Finished after {run.progress.step} of {run.parts.num_steps} steps.")
+    record.close(
+        f"Finished after {run.progress.step} of {run.parts.num_steps} steps.", is_finished=True
+    )
 
 
 class RunRecord:
@@ -69,7 +72,7 @@ class RunRecord:
         """Begin, with what metrics.jsonl holds already.
 
         Raises:
-            ConfigError: if TensorBoard is asked for and not installed.
+            ConfigError: if a tracker is asked for and not installed.
         """
         self._run = run
         self._progress = progress
@@ -78,23 +81,26 @@ class RunRecord:
         self._num_loss_rows = 0
         self._notes: tuple[str, ...] = ()  # of the last evaluation
         self._num_plotted_rows = 0
-        self._board: TensorBoardLog | None = None
-        if run.parts.config.train.tensorboard:
-            require_tensorboard()
-        if run.parts.config.train.tensorboard and is_main():
-            with self._spared("tensorboard"):
-                self._board = TensorBoardLog(
-                    run.parts.out / "tensorboard", read_rows(run.parts.metrics_path)
+        self._trackers: dict[str, Tracker] = {}
+        names = run.parts.config.train.all_trackers
+        require_trackers(names)
+        for name in names if is_main() else ():
+            with self._spared(name):
+                self._trackers[name] = open_tracker(
+                    name,
+                    run.parts.out,
+                    read_rows(run.parts.metrics_path),
+                    to_plain(run.parts.config),
                 )
         # The code that runs is that of now, not that of the end of the run.
         self._environment = describe_environment(run.parts.device)
 
-    def close(self, state: str) -> None:
+    def close(self, state: str, *, is_finished: bool) -> None:
         """Write the overview a last time, with what has become of the run."""
         self._write_overview(state)
-        if self._board is not None:
-            with self._spared("tensorboard"):
-                self._board.close()
+        for name, tracker in self._trackers.items():
+            with self._spared(name):
+                tracker.close(is_finished=is_finished)
 
     @main_only
     def draw_next_batch(self, targets: Sequence[Target]) -> None:
@@ -121,13 +127,13 @@ class RunRecord:
 
     @main_only
     def add(self, row: Row) -> None:
-        """Add losses or COCO numbers to metrics.jsonl, and to TensorBoard where it is asked for."""
+        """Add losses or COCO numbers to metrics.jsonl, and to the trackers that are asked for."""
         self._run.parts.metrics_file.append(row)
-        if self._board is not None:
-            board, self._board = self._board, None  # one warning is enough
-            with self._spared("tensorboard"):
-                board.add(row)
-                self._board = board
+        trackers, self._trackers = self._trackers, {}
+        for name, tracker in trackers.items():
+            with self._spared(name):  # one warning is enough: who fails is left out from now on
+                tracker.add(row)
+                self._trackers[name] = tracker
         if "data_share" in row:
             self._num_loss_rows += 1
             self._advise(row["data_share"] or 0.0)

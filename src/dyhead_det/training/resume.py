@@ -1,6 +1,7 @@
 """From a run to its checkpoint and back: what is kept, what may differ, what is refused."""
 
 import logging
+from pathlib import Path
 
 from dyhead_det.checkpoints.checkpoint import Checkpoint
 from dyhead_det.checkpoints.state_dicts import load_exactly
@@ -30,6 +31,7 @@ HARMLESS_KEYS = (
     "train.log_every_steps",
     "train.log_parts",
     "train.tensorboard",
+    "train.trackers",
     "train.save_every_epochs",
     "train.save_every_steps",
     "train.save_every_minutes",
@@ -93,25 +95,11 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
         CheckpointError: If the data have, or the checkpoint has no state to go on from.
     """
     parts, path = run.parts, run.parts.last_path
-    if checkpoint.training is None:
-        msg = f"{path}: holds no state of a run to go on with"
-        raise CheckpointError(msg)
-    state = TrainState.from_plain(checkpoint.training, path)
-    if state.progress.step != checkpoint.step:
-        raise CheckpointError(
-            f"{path}: damaged: the weights are of step {checkpoint.step}, the state of the run of "
-            f"step {state.progress.step}"
-        )
+    state = training_state(checkpoint, path)
     _require_same_configuration(parts, checkpoint.config)
     _require_same_data(parts, state.data)
     _require_steps_left(parts, state.progress.step)
-    load_exactly(parts.evaluated_detector, checkpoint.model, source=str(path))
-    if parts.ema is not None and state.ema is not None:
-        load_exactly(parts.detector, state.ema.trained_model, source=f"{path}: without EMA")
-        parts.ema.n_averaged.fill_(state.ema.num_averaged)
-    load_optimizer(parts.optimizer, state.optimizer, source=str(path))
-    if state.progress.step > 0:  # the rate of the last step, which a run with none left saves again
-        parts.learning_rate.set(state.progress.step - 1)
+    load_state(parts, checkpoint, state, source=path)
     try:
         parts.scaler.load_state_dict(state.scaler)
     except (LookupError, RuntimeError) as error:
@@ -126,6 +114,42 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
     )
     logger.info("going on after step %d of %d", run.progress.step, parts.num_steps)
     _log_differences(run, checkpoint.config, state)
+
+
+def training_state(checkpoint: Checkpoint, path: Path) -> TrainState:
+    """Return what a checkpoint keeps of its run.
+
+    Raises:
+        CheckpointError: If it keeps nothing, or that is damaged.
+    """
+    if checkpoint.training is None:
+        msg = f"{path}: holds no state of a run to go on with"
+        raise CheckpointError(msg)
+    state = TrainState.from_plain(checkpoint.training, path)
+    if state.progress.step != checkpoint.step:
+        raise CheckpointError(
+            f"{path}: damaged: the weights are of step {checkpoint.step}, the state of the run of "
+            f"step {state.progress.step}"
+        )
+    return state
+
+
+def load_state(parts: RunParts, checkpoint: Checkpoint, state: TrainState, *, source: Path) -> None:
+    """Fill detector, average and optimizer, and set the learning rate of the step.
+
+    Raises:
+        CheckpointError: If something does not fit.
+    """
+    trained = checkpoint.model if state.ema is None else state.ema.trained_model
+    without_ema = "" if state.ema is None else ": without EMA"
+    load_exactly(parts.detector, trained, source=f"{source}{without_ema}")
+    if parts.ema is not None:
+        load_exactly(parts.evaluated_detector, checkpoint.model, source=str(source))
+        if state.ema is not None:
+            parts.ema.n_averaged.fill_(state.ema.num_averaged)
+    load_optimizer(parts.optimizer, state.optimizer, source=str(source))
+    if state.progress.step > 0:  # the rate of the last step, which a run with none left saves again
+        parts.learning_rate.set(state.progress.step - 1)
 
 
 def _require_same_configuration(parts: RunParts, before: RunConfig) -> None:

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from dyhead_det.checkpoints.checkpoint import Checkpoint
+from dyhead_det.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from dyhead_det.config.checks import without_effect
 from dyhead_det.config.file import to_yaml
-from dyhead_det.config.schema import RunConfig, to_plain
+from dyhead_det.config.schema import RunConfig, flat_keys, to_plain
 from dyhead_det.data.statistics import count, fingerprint
 from dyhead_det.distributed.agreement import require_agreement
 from dyhead_det.distributed.collectives import broadcast_object
@@ -31,6 +31,7 @@ from dyhead_det.files import written_whole
 from dyhead_det.models.runtime import pytorch_switches
 from dyhead_det.reporting.metrics_file import read_rows
 from dyhead_det.reporting.summary import run_summary
+from dyhead_det.training.branch import branch_off
 from dyhead_det.training.loop import run_to_the_end
 from dyhead_det.training.out_of_memory import explained_out_of_memory
 from dyhead_det.training.resume import restore
@@ -84,6 +85,7 @@ def train(
     augmentation: Callable[..., Any] | None = None,
     device: torch.device | str = "auto",
     resume: bool = False,
+    branch: Path | str | None = None,
 ) -> TrainResult:
     """Train a detector and leave its checkpoints, numbers and curves in a folder.
 
@@ -99,6 +101,9 @@ def train(
             generators of PyTorch, NumPy or Python, which are seeded for every image.
         device: As `--device`; a name joins the processes that torchrun has started.
         resume: Go on from `out/last.pt` if it is there.
+        branch: Start from this checkpoint of another run, `last.pt` or a kept epoch, at its step
+            and with its optimizer's state; the configuration may differ but for model and
+            optimizer.
 
     Raises:
         ConfigError: If the folder holds another run, or cannot be written, or ranks differ.
@@ -110,7 +115,14 @@ def train(
     """
     if isinstance(device, str):
         with init_process_group(device) as own_device:
-            return train(config, out, augmentation=augmentation, device=own_device, resume=resume)
+            return train(
+                config,
+                out,
+                augmentation=augmentation,
+                device=own_device,
+                resume=resume,
+                branch=branch,
+            )
     out = Path(out)
     require_agreement({"--device": device.type, **_comparable(config)})
     with (
@@ -119,12 +131,19 @@ def train(
         _generators_restored(device),
     ):
         checkpoint = broadcast_object(lambda: _checkpoint_to_go_on_from(out, resume=resume))
+        origin = None  # a branch that was begun already is a run that goes on
+        if branch is not None and checkpoint is None:
+            origin = broadcast_object(lambda: load_checkpoint(Path(branch)))
         with (
             explained_out_of_memory(config, device, lambda: "nothing is saved yet"),
             local_main_first(),
         ):
             run = build_run(
-                config, out, device, augmentation=augmentation, is_new=checkpoint is None
+                config,
+                out,
+                device,
+                augmentation=augmentation,
+                is_new=checkpoint is None and origin is None,
             )
         require_agreement(
             {
@@ -134,6 +153,8 @@ def train(
         )
         if checkpoint is not None:
             restore(run, checkpoint)
+        elif origin is not None:
+            branch_off(run, origin, Path(origin.source))
         elif resume:
             logger.info("nothing to go on from in %s: a new run", out)
         _prepare_folder(run, is_new=checkpoint is None)
@@ -157,17 +178,8 @@ def _checkpoint_to_go_on_from(out: Path, *, resume: bool) -> Checkpoint | None:
 
 def _comparable(config: RunConfig) -> dict[str, object]:
     """Return the values that all ranks must have in common, by dotted key."""
-    flat: dict[str, object] = {}
-
-    def flatten(section: dict[str, Any], prefix: str) -> None:
-        for key, value in section.items():
-            if isinstance(value, dict):
-                flatten(value, f"{prefix}{key}.")
-            elif f"{prefix}{key}" not in MACHINE_KEYS:
-                flat[f"{prefix}{key}"] = value
-
-    flatten(to_plain(config), "")
-    return flat
+    flat = flat_keys(to_plain(config))
+    return {key: value for key, value in flat.items() if key not in MACHINE_KEYS}
 
 
 @contextmanager

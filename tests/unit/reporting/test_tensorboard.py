@@ -1,11 +1,6 @@
 """Event files hold each number of metrics.jsonl once, after a resumption too."""
 
-import sys
-
-import pytest
-
-from dyhead_det.errors import ConfigError
-from dyhead_det.reporting.tensorboard import TensorBoardLog, require_tensorboard
+from dyhead_det.reporting.tensorboard import TensorBoardLog
 
 
 def row(step, **values):
@@ -27,7 +22,7 @@ def test_numbers_are_grouped_and_stand_at_their_step(tmp_path):
     board = TensorBoardLog(tmp_path, [])
     board.add(row(2, loss=1.5, loss_box=0.5, lr=0.25))
     board.add(row(4, AP=0.5, APl=None, **{"AP/cat": 0.75, "raw/AP": 0.25}))
-    board.close()
+    board.close(is_finished=True)
     assert points(tmp_path) == [
         ("losses/loss", 2, 1.5),
         ("losses/loss_box", 2, 0.5),
@@ -42,13 +37,13 @@ def test_a_resumed_run_leaves_no_step_out_and_none_twice(tmp_path):
     killed = TensorBoardLog(tmp_path, [])
     for step in (2, 4, 6):
         killed.add(row(step, loss=float(step)))
-    killed.close()
+    killed.close(is_finished=True)
     resumed = TensorBoardLog(
         tmp_path, [row(2, loss=2.0), row(4, loss=4.0)]
     )  # the checkpoint was at 4
     for step in (6, 8):
         resumed.add(row(step, loss=10.0 * step))
-    resumed.close()
+    resumed.close(is_finished=True)
     assert points(tmp_path) == [
         ("losses/loss", step, value) for step, value in [(2, 2.0), (4, 4.0), (6, 60.0), (8, 80.0)]
     ]
@@ -60,20 +55,14 @@ def test_an_open_tensorboard_sees_each_step_once_too(tmp_path):
     killed = TensorBoardLog(tmp_path, [])
     for step in (2, 4, 6):
         killed.add(row(step, loss=float(step)))
-    killed.close()
+    killed.close(is_finished=True)
     open_one = EventAccumulator(str(tmp_path))
     open_one.Reload()
     resumed = TensorBoardLog(tmp_path, [row(2, loss=2.0)])
     resumed.add(row(4, loss=40.0))
-    resumed.close()
+    resumed.close(is_finished=True)
     open_one.Reload()
     assert [(event.step, event.value) for event in open_one.Scalars("losses/loss")] == [
         (2, 2.0),
         (4, 40.0),
     ]
-
-
-def test_a_missing_tensorboard_is_told_with_what_to_do(monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(ConfigError, match=r"pip install 'dyhead-det\[tensorboard\]'`, or set"):
-        require_tensorboard()
