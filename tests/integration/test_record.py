@@ -21,6 +21,7 @@ from dyhead_det.training.resume import HARMLESS_KEYS
 from dyhead_det.training.train import train
 
 from conftest import make_config
+from html_pages import read_page
 
 PICTURES = ("curves.png", "first_batch.png", "validation.png")
 
@@ -55,15 +56,15 @@ def test_a_run_leaves_numbers_pictures_and_a_report(tiny_dataset, tmp_path):
     for name in PICTURES:
         with Image.open(out / name) as picture:
             picture.load()
-    report = (out / "report.md").read_text(encoding="utf-8")
-    assert report.startswith("# exp\n\nFinished after 6 of 6 steps.")
-    assert f"| best, step {result.best['step']} | {result.best['AP']:.3f} |" in report
-    assert "| images | 4 | 4 |" in report
-    assert "Steps 1 to 6, the slowest part first." in report
+    report = read_page(out / "report.html")
+    assert report.needs_nothing
+    assert "Finished after 6 of 6 steps." in report.text
+    assert report.rows[f"best, step {result.best['step']}"][0] == f"{result.best['AP']:.3f}"
+    assert report.rows["images"] == ["4", "4"]
+    assert "Steps 1 to 6, the slowest part first." in report.text
     for part in ("training steps", "loading data", "evaluation", "saving checkpoints"):
-        assert f"| {part} | 00:0" in report
-    for name in PICTURES:
-        assert f"({name})" in report
+        assert report.rows[part][0].startswith("00:0")
+    assert len(report.pictures) == len(PICTURES)
     assert not (out / "tensorboard").exists()
 
 
@@ -77,12 +78,12 @@ def test_parts_of_the_detector_are_logged_on_request_and_dyhead_is_measured(tiny
     assert losses["clipped"] == 0  # nothing limits the norm
     assert evaluated["dyhead/block0/level0/mean_offset"] >= 0
     assert evaluated["dyhead/residual_scale/mean"] == pytest.approx(1, abs=0.01)
-    assert "(parts.png)" in (out / "report.md").read_text(encoding="utf-8")
+    assert any(name.startswith("Gradients") for name in read_page(out / "report.html").pictures)
 
 
 def test_a_run_without_validation_data_has_a_report(tiny_dataset, tmp_path):
     run(make_config(tiny_dataset, data={"val": None}), tmp_path / "run")
-    report = (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
+    report = read_page(tmp_path / "run" / "report.html").text
     assert "Nothing has been evaluated." in report
     assert not (tmp_path / "run" / "validation.png").exists()
 
@@ -96,17 +97,17 @@ def test_a_run_that_cannot_draw_or_report_trains_all_the_same(
     def fail(*_arguments, **_keywords):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    names = ("draw_batch", "draw_validation", "plot_curves", "write_csv", "report_text")
+    names = ("draw_batch", "draw_validation", "plot_curves", "write_csv", "write_run_report")
     for name in names:
         monkeypatch.setattr(record_module, name, fail)
     monkeypatch.setattr(TensorBoardLog, "add", fail)
     run(config, tmp_path / "troubled")
     weights = [load_checkpoint(tmp_path / n / "last.pt").model for n in ("untroubled", "troubled")]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    for name in (*PICTURES, "metrics.csv", "report.md", "tensorboard"):
+    for name in (*PICTURES, "metrics.csv", "report.html", "tensorboard"):
         assert f"{name} could not be written, the run goes on: OSError" in caplog.text
     assert caplog.text.count("tensorboard could not be written") == 1
-    assert not (tmp_path / "troubled" / "report.md").exists()
+    assert not (tmp_path / "troubled" / "report.html").exists()
     assert len(read_rows(tmp_path / "troubled" / "metrics.jsonl")) == 6
 
 
@@ -114,8 +115,8 @@ def test_a_failed_run_shows_how_far_it_came(tiny_dataset, tmp_path):
     config = make_config(tiny_dataset, optim={"name": "sgd", "lr": 1000.0})
     with pytest.raises(NonFiniteLossError):
         run(config, tmp_path / "run")
-    report = (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
-    assert "\n\nEnded: step " in report
+    report = read_page(tmp_path / "run" / "report.html").text
+    assert "Ended: step " in report
     rows = read_rows(tmp_path / "run" / "metrics.jsonl")
     assert csv_rows(tmp_path / "run" / "metrics.csv") == numbers(rows)
 
@@ -134,7 +135,7 @@ def test_a_resumed_run_has_each_number_once_in_all_files(tiny_dataset, tmp_path,
     monkeypatch.setattr(step_module, "_forward", stopped_in_step_3)
     with pytest.raises(StoppedError):
         run(config, tmp_path / "run")
-    assert "Ended: stopped by SIGTERM" in (tmp_path / "run" / "report.md").read_text("utf-8")
+    assert "Ended: stopped by SIGTERM" in read_page(tmp_path / "run" / "report.html").text
     picture = (tmp_path / "run" / "first_batch.png").read_bytes()
     monkeypatch.undo()
     run(config, tmp_path / "run", resume=True)
@@ -150,7 +151,7 @@ def test_a_resumed_run_has_each_number_once_in_all_files(tiny_dataset, tmp_path,
     ]
     assert losses == [(row["step"], round(row["loss"], 4)) for row in rows if "loss" in row]
     assert (tmp_path / "run" / "first_batch.png").read_bytes() == picture
-    report = (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
+    report = read_page(tmp_path / "run" / "report.html").text
     assert "Steps 4 to 6, the slowest part first." in report
 
 
@@ -184,10 +185,8 @@ def test_unreadable_validation_images_are_left_out_of_the_numbers_and_named_in_t
     (row,) = (row for row in read_rows(tmp_path / "run" / "metrics.jsonl") if "AP" in row)
     assert row["num_unreadable_images"] == 1
     assert csv_rows(tmp_path / "run" / "metrics.csv")[-1]["num_unreadable_images"] == 1
-    report = (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
-    assert "**Note:** 1 of 4 images could not be read; the numbers are those of the others." in (
-        report
-    )
+    report = read_page(tmp_path / "run" / "report.html").text
+    assert "1 of 4 images could not be read; the numbers are those of the others." in report
     again = {"data": None, "images": None, "backend": None, "batch_size": None}
     again |= {"short_edge": None, "long_edge": None, "device": torch.device("cpu")}
     best = tmp_path / "run" / "best.pt"

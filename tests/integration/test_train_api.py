@@ -64,7 +64,7 @@ def test_a_run_is_evaluated_beside_its_checkpoint_unless_told_otherwise(tiny_dat
     scored = evaluate(str(result.checkpoint), device="cpu")
     assert scored.metrics == {name: x for name, x in result.best.items() if name != "step"}
     assert (tmp_path / "run" / "eval" / "metrics.json").is_file()
-    assert f"report: {tmp_path}/run/report.md" in result.summary()
+    assert f"report: {tmp_path}/run/report.html" in result.summary()
     assert re.search(r"^square +4 ", result.summary(), re.MULTILINE)
 
 

@@ -128,18 +128,28 @@ def evaluate(
         Literal["error", "skip"] | None,
         typer.Option(help="What images that cannot be read are [default: as in the run]."),
     ] = None,
+    report: Annotated[
+        bool,
+        typer.Option(help="Also write report.html, which explains the numbers; takes seconds."),
+    ] = True,
     short_edge: ShortEdge = None,
     long_edge: LongEdge = None,
     device: Device = "auto",
 ) -> None:
     """Compute the COCO numbers of a checkpoint, or of the detections of any detector."""
     if detections is not None:
-        unused = (checkpoint, images, batch_size, broken_images, short_edge, long_edge)
+        unused = (checkpoint, batch_size, broken_images, short_edge, long_edge)
         if data is None or any(option is not None for option in unused):
-            msg = "--detections needs --data ANNOTATIONS.json, and neither checkpoint nor images"
+            msg = "--detections needs --data ANNOTATIONS.json, and no checkpoint or how to run one"
             raise typer.BadParameter(msg)
         _score_results(
-            detections, data, out=out, backend=backend or "auto", max_detections=max_detections
+            detections,
+            data,
+            images=images,
+            out=out,
+            backend=backend or "auto",
+            max_detections=max_detections,
+            report=report,
         )
         return
     if checkpoint is None:
@@ -149,6 +159,7 @@ def evaluate(
         from dyhead_det.distributed.launch import init_process_group
         from dyhead_det.distributed.rank_zero import main_only
         from dyhead_det.prediction.evaluate_checkpoint import evaluate_checkpoint
+        from dyhead_det.reporting.evaluation_report import explain_in
 
     out = out or checkpoint.parent / "eval"
     with init_process_group(device) as own_device:
@@ -165,37 +176,48 @@ def evaluate(
             long_edge=long_edge,
             device=own_device,
             show=lambda result: main_only(echo)(result.table()),
+            explain=explain_in(out, title=f"{checkpoint}") if report else None,
         )
-        main_only(echo)(f"\nwritten: {out}/metrics.json, {out}/detections.json")
+        pages = f", {out}/report.html" if report else ""
+        main_only(echo)(f"\nwritten: {out}/metrics.json, {out}/detections.json{pages}")
 
 
 def _score_results(
     detections: Path,
     annotations: Path,
     *,
+    images: Path | None,
     out: Path | None,
     backend: Literal["auto", "pycocotools", "faster-coco-eval"],
     max_detections: int | None,
+    report: bool,
 ) -> None:
     """Score a results file; print the numbers before they are written, where that is asked for."""
     with quick_imports():
-        from dyhead_det.evaluation import matching
+        from dyhead_det.evaluation.coco_scores import evaluate_detections
         from dyhead_det.evaluation.evaluate import write_metrics
-        from dyhead_det.evaluation.results_file import evaluate_results
+        from dyhead_det.evaluation.matching import MAX_DETECTIONS
+        from dyhead_det.evaluation.results_file import load_results
         from dyhead_det.files import require_writable
+        from dyhead_det.reporting.evaluation_report import images_in, write_report
 
     if out is not None:
-        require_writable(out, "metrics.json")
-    result = evaluate_results(
-        detections,
-        annotations,
+        require_writable(out, "metrics.json", *(["report.html"] if report else []))
+    data = load_results(detections, annotations)
+    result = evaluate_detections(
+        *data,
         backend=backend,
-        max_detections=max_detections or matching.MAX_DETECTIONS,
+        max_detections=max_detections or MAX_DETECTIONS,
+        with_analysis=report and out is not None,
     )
     echo(result.table())
-    if out is not None:
-        write_metrics(out, result)
-        echo(f"\nwritten: {out}/metrics.json")
+    if out is None:
+        return
+    write_metrics(out, result)
+    if report:
+        source = images_in(images, data.ground_truth["images"])
+        write_report(out, result, title=f"{detections} on {annotations.name}", images=source)
+    echo(f"\nwritten: {out}/metrics.json{f', {out}/report.html' if report else ''}")
 
 
 def read_min_score(value: str) -> MinScore:

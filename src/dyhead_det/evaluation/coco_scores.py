@@ -25,6 +25,7 @@ from dyhead_det.evaluation.ground_truth import (
     without_unread_images,
 )
 from dyhead_det.evaluation.matching import MAX_DETECTIONS
+from dyhead_det.evaluation.speed import Speed
 from dyhead_det.tables import text_table
 
 Backend = Literal["auto", "pycocotools", "faster-coco-eval"]
@@ -64,6 +65,7 @@ class EvalResult:
     num_images: that were read and are scored.
     num_unreadable_images: the others of the data set; their objects do not count as missed.
     notes: what keeps the numbers from saying what one would expect, each a sentence.
+    speed: where a detector was run; of this process.
     analysis: what the 12 numbers do not tell, where it was asked for.
     """
 
@@ -75,6 +77,7 @@ class EvalResult:
     backend: str
     num_unreadable_images: int = 0
     notes: tuple[str, ...] = ()
+    speed: Speed | None = field(default=None, compare=False)
     analysis: Analysis | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -108,6 +111,8 @@ class EvalResult:
             "",
             self.class_table(),
         ]
+        if self.speed is not None:
+            lines += ["", f"per image: {self.speed.text()}"]
         return "\n".join(lines)
 
     def class_table(self) -> str:

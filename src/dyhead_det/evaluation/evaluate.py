@@ -6,6 +6,7 @@ evaluated, whatever data set the detector was trained on.
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from dyhead_det.evaluation.coco_scores import (
 )
 from dyhead_det.evaluation.ground_truth import CocoResult
 from dyhead_det.evaluation.matching import MAX_DETECTIONS
+from dyhead_det.evaluation.speed import SpeedMeter
 from dyhead_det.files import written_whole
 
 
@@ -75,8 +77,9 @@ def evaluate_detector(
     matched = match_categories(categories, ground_truth["categories"])
     require_scorable(ground_truth, backend)
     broadcast_buffers(detector)
+    meter = SpeedMeter(detector, device)
     detections_here, read_here = collect_detections(
-        detector, loader, categories=matched, device=device, progress=progress
+        detector, loader, categories=matched, device=device, progress=progress, meter=meter
     )
     read_images = gather_objects(read_here)
     order = {image["id"]: position for position, image in enumerate(ground_truth["images"])}
@@ -93,7 +96,7 @@ def evaluate_detector(
             with_analysis=with_analysis,
         )
     )
-    return result, detections
+    return replace(result, speed=meter.speed()), detections
 
 
 def match_categories(detector: CategoryMap, dataset: Sequence[Mapping[str, Any]]) -> CategoryMap:
@@ -126,15 +129,17 @@ def collect_detections(
     categories: CategoryMap,
     device: torch.device,
     progress: bool,
+    meter: SpeedMeter | None = None,
 ) -> tuple[list[CocoResult], list[int]]:
     """Run a detector over a data set; leave it in the mode (training or not) it was in.
 
     Args and Raises are those of `evaluate_detector`, except that `categories` carry the ids of the
-    detections.
+    detections, and `meter` measures the batches.
 
     Returns:
         The detections, and the ids of the images that were read.
     """
+    meter = meter or SpeedMeter(detector, device)
     detections: list[CocoResult] = []
     read_images: list[int] = []
     was_training = detector.training
@@ -142,7 +147,7 @@ def collect_detections(
     # Not inference_mode: what a detector caches in it (anchors) fails later in backward.
     with torch.no_grad():
         for images, targets in tqdm(
-            loader,
+            meter.waits(loader),
             desc="evaluate",
             unit="batch",
             leave=False,
@@ -150,10 +155,11 @@ def collect_detections(
         ):
             if not images:
                 continue
-            predictions = detector(images_to_device(images, device))
-            for target, prediction in zip(targets, predictions, strict=True):
-                read_images.append(target["image_id"])
-                detections += to_coco(prediction, target["image_id"], categories)
+            with meter.batch(images):
+                predictions = detector(images_to_device(images, device))
+                for target, prediction in zip(targets, predictions, strict=True):
+                    read_images.append(target["image_id"])
+                    detections += to_coco(prediction, target["image_id"], categories)
     detector.train(was_training)
     return detections, read_images
 

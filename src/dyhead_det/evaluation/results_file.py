@@ -7,7 +7,7 @@ What could not be scored, or would be scored wrongly without a word, is refused.
 import json
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dyhead_det.contracts import Category, CategoryMap
 from dyhead_det.errors import DatasetError
@@ -29,12 +29,26 @@ Entry = dict[str, Any]
 Ids = dict[int | float | str, int]
 
 
+class ScoredData(NamedTuple):
+    """Annotations and detections of the same images, which are numbered in the order of their ids.
+
+    ground_truth: a COCO dictionary; its images also have `original_id` and `file_name`, which may
+        be None.
+    categories: in the order of their ids.
+    """
+
+    ground_truth: Entry
+    detections: list[CocoResult]
+    categories: CategoryMap
+
+
 def evaluate_results(
     detections: Path,
     annotations: Path,
     *,
     backend: Backend,
     max_detections: int = MAX_DETECTIONS,
+    with_analysis: bool = False,
 ) -> EvalResult:
     """Score the detections of a file as COCO does.
 
@@ -43,24 +57,35 @@ def evaluate_results(
         annotations: COCO annotations; ids may be numbers or text.
         backend: who computes the numbers.
         max_detections: of an image and class that are counted, best first.
+        with_analysis: also find out what the 12 numbers do not tell.
 
     Raises:
         DatasetError: where one of the files cannot be used, or they do not belong together.
         ConfigError: where the backend is not installed.
     """
-    ground_truth, image_ids, category_ids = _load_ground_truth(annotations)
-    results = _load_results(detections, image_ids, category_ids, annotations)
+    data = load_results(detections, annotations)
     return evaluate_detections(
+        data.ground_truth,
+        data.detections,
+        data.categories,
+        backend=backend,
+        max_detections=max_detections,
+        with_analysis=with_analysis,
+    )
+
+
+def load_results(detections: Path, annotations: Path) -> ScoredData:
+    """Read a results file with the annotations that it is scored against; as `evaluate_results`."""
+    ground_truth, image_ids, category_ids = _load_ground_truth(annotations)
+    return ScoredData(
         ground_truth,
-        results,
+        _load_results(detections, image_ids, category_ids, annotations),
         CategoryMap(
             tuple(
                 Category(category["name"], category["id"])
                 for category in ground_truth["categories"]
             )
         ),
-        backend=backend,
-        max_detections=max_detections,
     )
 
 
@@ -93,7 +118,14 @@ def _load_ground_truth(path: Path) -> tuple[Entry, Ids, Ids]:
     )
     names = {category_ids[category["id"]]: category.get("name") for category in categories}
     ground_truth = {
-        "images": [{"id": number} for number in sorted(image_ids.values())],
+        "images": [
+            {
+                "id": image_ids[image["id"]],
+                "original_id": image["id"],
+                "file_name": image.get("file_name"),
+            }
+            for image in sorted(images, key=lambda image: image_ids[image["id"]])
+        ],
         "categories": [
             {"id": number, "name": name if isinstance(name, str) else f"category {number}"}
             for number, name in sorted(names.items())

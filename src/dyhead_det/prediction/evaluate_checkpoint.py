@@ -43,6 +43,7 @@ def evaluate_checkpoint(
     long_edge: int | None = None,
     device: torch.device | str = "auto",
     show: Callable[[EvalResult], None] = lambda _result: None,
+    explain: Callable[[EvalResult, CocoDataset], None] | None = None,
 ) -> EvalResult:
     """Evaluate a checkpoint; write `metrics.json` and `detections.json` into a folder.
 
@@ -62,6 +63,8 @@ def evaluate_checkpoint(
         max_detections: Of an image and class that AP counts.
         broken_images: Whether an image that cannot be read ends the evaluation or is left out.
         show: Is given the numbers before they are written, which a full disk may prevent.
+        explain: Is given them with their analysis, and the data, when they are written, in the main
+            process.
 
     Raises:
         CheckpointError: If the checkpoint cannot be used.
@@ -85,6 +88,7 @@ def evaluate_checkpoint(
                 long_edge=long_edge,
                 device=own_device,
                 show=show,
+                explain=explain,
             )
     path = Path(path)
     out = path.parent / "eval" if out is None else Path(out)
@@ -134,9 +138,12 @@ def evaluate_checkpoint(
             max_detections=max_detections or config.eval.max_detections,
             detections_per_image=config.model.detector.detections_per_img,
             progress=True,
+            with_analysis=explain is not None,
         )
     show(result)
     write_results(out, result, detections)
+    if explain is not None:
+        main_only(explain)(result, dataset)
     return result
 
 

@@ -1,21 +1,22 @@
-"""report.md: one Markdown page with results, data, timing, environment and configuration of a run.
+"""report.html: one page with results, pictures, data, timing, environment, configuration of a run.
 
 The page is made of plain values, so that it reads the same for a run that goes on, has ended, was
 stopped or was resumed.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
 
 from dyhead_det.data.statistics import DataStatistics
-from dyhead_det.escaping import markdown_text
 from dyhead_det.evaluation.coco_scores import decimal, metric_names
 from dyhead_det.evaluation.matching import MAX_DETECTIONS
 from dyhead_det.reporting.metrics_file import Row
+from dyhead_det.reporting.page.page import Table, embedded, embedded_png, write_page
 from dyhead_det.reporting.progress import format_duration
 from dyhead_det.reporting.stopwatch import LOADING, STEPS
-from dyhead_det.tables import markdown_table
 
 _PICTURES = {
     "curves.png": "Curves",
@@ -23,6 +24,9 @@ _PICTURES = {
     "first_batch.png": "The first batch of training, as the detector got it",
     "validation.png": "Annotated and detected objects of the best evaluation",
 }
+# They are made smaller for the page, which is written after every evaluation.
+_PHOTOGRAPHS = ("first_batch.png", "validation.png")
+_LONGEST_EDGE = 1600
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,29 +71,46 @@ class RunFacts:
     config: str
 
 
-def report_text(facts: RunFacts) -> str:
-    """Write the report as Markdown."""
-    sections = [
-        f"# {markdown_text(facts.name)}\n\n{markdown_text(facts.state)}",
-        f"## Result\n\n{_result(facts)}",
-        *(
-            f"## {title}\n\n![{title}]({name})"
-            for name, title in _PICTURES.items()
-            if name in facts.pictures
-        ),
-        f"## Data\n\n{_data(facts.data)}",
-        f"## Time and memory\n\n{_timing(facts.timing)}",
-        f"## Environment\n\n{markdown_table(('what', 'which'), facts.environment.items())}",
-        f"## Configuration\n\n{_fenced(facts.config.strip())}",
-    ]
-    return "\n\n".join(sections) + "\n"
+def write_run_report(path: Path, facts: RunFacts) -> None:
+    """Write the report as one page that needs nothing else.
+
+    Args:
+        path: of the page, beside the pictures that it takes in.
+        facts: what it tells.
+    """
+    pictures = {
+        title: _picture(path.parent / name)
+        for name, title in _PICTURES.items()
+        if name in facts.pictures
+    }
+    values = {
+        "title": facts.name,
+        "state": facts.state,
+        "notes": _notes(facts),
+        "results": _results(facts),
+        "pictures": pictures,
+        "data": _data(facts.data),
+        "timing": facts.timing,
+        "parts": _parts(facts.timing),
+        "images_per_second": facts.timing.num_images / max(_training_seconds(facts.timing), 1e-9),
+        "environment": Table(("what", "which"), list(facts.environment.items())),
+        "config": facts.config.strip(),
+    }
+    write_page(path, "run", values)
 
 
-def _result(facts: RunFacts) -> str:
+def _picture(path: Path) -> str:
+    if path.name not in _PHOTOGRAPHS:
+        return embedded_png(path)
+    with Image.open(path) as picture:
+        return embedded(picture, longer_edge=_LONGEST_EDGE)
+
+
+def _results(facts: RunFacts) -> list[Table]:
     """Return the COCO numbers of the best and the last evaluation, and AP of each class."""
     evaluations = {f"step {row['step']}": row for row in facts.rows if "AP" in row}
     if not evaluations:
-        return "Nothing has been evaluated."
+        return []
     shown = {name: row for name, row in evaluations.items() if row["step"] == facts.best_step}
     shown = {f"best, {name}": row for name, row in shown.items()}
     last_name, last = list(evaluations.items())[-1]
@@ -99,10 +120,6 @@ def _result(facts: RunFacts) -> str:
     numbers = [
         (name, *(decimal(row.get(metric)) for metric in metrics)) for name, row in shown.items()
     ]
-    notes = [f"**Note:** {markdown_text(note)}." for note in facts.notes]
-    num_unreadable = last.get("num_unreadable_images")
-    if num_unreadable and not notes:  # evaluated before the run was resumed
-        notes = [f"**Note:** {num_unreadable} images could not be read and are not scored."]
     of_classes = [
         (
             name,
@@ -113,9 +130,16 @@ def _result(facts: RunFacts) -> str:
         for name in facts.data["train"].objects_of_class
     ]
     header = ("class", "to train on", "to evaluate on", *(f"AP {name}" for name in shown))
-    return "\n\n".join(
-        [markdown_table(("", *metrics), numbers), *notes, markdown_table(header, of_classes)]
-    )
+    return [Table(("", *metrics), numbers), Table(header, of_classes)]
+
+
+def _notes(facts: RunFacts) -> Sequence[str]:
+    """Return what limits the numbers of the last evaluation."""
+    last = next((row for row in reversed(facts.rows) if "AP" in row), None)
+    num_unreadable = None if last is None else last.get("num_unreadable_images")
+    if num_unreadable and not facts.notes:  # evaluated before the run was resumed
+        return [f"{num_unreadable} images could not be read and are not scored"]
+    return facts.notes
 
 
 def _max_detections(row: Row) -> int:
@@ -124,7 +148,7 @@ def _max_detections(row: Row) -> int:
     return max((limit for limit in limits if limit > 10), default=MAX_DETECTIONS)
 
 
-def _data(data: Mapping[str, DataStatistics]) -> str:
+def _data(data: Mapping[str, DataStatistics]) -> Table:
     """Return a table of counts, one column for each part of the data set."""
     lines: dict[str, list[object]] = {
         "images": [part.num_images for part in data.values()],
@@ -143,32 +167,21 @@ def _data(data: Mapping[str, DataStatistics]) -> str:
             for position, which in enumerate(("least", "middle", "greatest"))
         },
     }
-    return markdown_table(("", *data), [[name, *values] for name, values in lines.items()])
+    return Table(("", *data), [[name, *values] for name, values in lines.items()])
 
 
-def _timing(timing: Timing) -> str:
-    """Return the parts of the run by their time, and what is derived from it."""
+def _parts(timing: Timing) -> Table:
+    """Return the parts of the run by their time."""
     total = sum(timing.seconds.values())
     parts = [
         (name, format_duration(seconds), f"{seconds:.1f}", f"{seconds / max(total, 1e-9):.1%}")
         for name, seconds in timing.seconds.items()
     ]
-    training = timing.seconds.get(LOADING, 0.0) + timing.seconds.get(STEPS, 0.0)
-    lines = [
-        f"Steps {timing.first_step + 1} to {timing.last_step}, the slowest part first.",
-        markdown_table(("part", "time", "seconds", "share"), parts),
-        f"Speed: {timing.num_images / max(training, 1e-9):.2f} images/s while training. "
-        f"Most memory: {timing.memory_gib:.2f} GiB.",
-    ]
-    if timing.advice is not None:
-        lines.append(f"**{timing.advice[0].upper()}{timing.advice[1:]}.**")
-    return "\n\n".join(lines)
+    return Table(("part", "time", "seconds", "share"), parts)
 
 
-def _fenced(yaml: str) -> str:
-    """Return a block of YAML between fences that nothing in it can close."""
-    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", yaml)), default=0))
-    return f"{fence}yaml\n{yaml}\n{fence}"
+def _training_seconds(timing: Timing) -> float:
+    return timing.seconds.get(LOADING, 0.0) + timing.seconds.get(STEPS, 0.0)
 
 
 def _of(number: int, part: DataStatistics) -> str:

@@ -22,7 +22,7 @@ def run_summary(
         rows: of metrics.jsonl.
         best_step: step of the best evaluation, None without one.
         num_objects: annotated objects of each class in the validation data.
-        report: path of report.md.
+        report: path of report.html.
     """
     evaluated = [row for row in rows if "AP" in row and row["step"] == best_step]
     lines = [f"report: {printable(report)}"]

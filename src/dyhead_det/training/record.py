@@ -34,7 +34,7 @@ from dyhead_det.reporting.pictures import (
     readable_images,
 )
 from dyhead_det.reporting.progress import TrainProgress, memory_gib
-from dyhead_det.reporting.report import RunFacts, Timing, report_text
+from dyhead_det.reporting.report import RunFacts, Timing, write_run_report
 from dyhead_det.reporting.stopwatch import LOADING, REPORTING, STEPS
 from dyhead_det.reporting.trackers import Tracker, open_tracker, require_trackers
 from dyhead_det.training.run import Run
@@ -191,8 +191,8 @@ class RunRecord:
                 plot_curves(rows, out / "curves.png")
                 plot_part_curves(rows, out / "parts.png")
                 self._num_plotted_rows = len(rows)
-        with self._spared(REPORT), written_whole(out / REPORT) as unfinished:
-            unfinished.write_text(report_text(self._facts(state, rows)), encoding="utf-8")
+        with self._spared(REPORT):
+            write_run_report(out / REPORT, self._facts(state, rows))
 
     def _facts(self, state: str, rows: Sequence[Row]) -> RunFacts:
         run = self._run

@@ -25,7 +25,7 @@ LAST = "last.pt"
 PREVIOUS = "previous.pt"
 BEST = "best.pt"
 METRICS = "metrics.jsonl"
-REPORT = "report.md"
+REPORT = "report.html"
 
 # Windows locks bytes, which nobody can read then: one far behind the text.
 _LOCKED_BYTE = 1 << 30

@@ -94,7 +94,7 @@ def train(
 
     Args:
         config: The run; `dyhead_det.config.file.load_config` reads it from a YAML file.
-        out: The run folder: config.yaml, metrics.jsonl, last.pt, best.pt, report.md, curves.png.
+        out: The run folder: config.yaml, metrics.jsonl, last.pt, best.pt, report.html, curves.png.
         augmentation: In place of `data.augment`: any transform of `torchvision.transforms.v2`, or a
             function of an image (`tv_tensors.Image`, uint8) and a target (`boxes`, a
             `tv_tensors.BoundingBoxes`, and `labels`) that returns both. It should draw from the

@@ -10,7 +10,7 @@ ROWS = [
     {"step": 4, "AP": 0.25, "AP/cat": 0.25, "AP/dog": None},
 ]
 OBJECTS = {"cat": 12, "dog": 0}
-REPORT = Path("runs") / "exp" / "report.md"
+REPORT = Path("runs") / "exp" / "report.html"
 
 
 def test_classes_are_those_of_the_best_evaluation_with_a_dash_for_none():

@@ -34,8 +34,8 @@ def calibration(matches: Matches) -> Calibration:
     """Compare the scores of all detections with how many of them are right."""
     is_counted = ~matches.neither[0]
     score, is_true = matches.score[is_counted], matches.is_true[0][is_counted]
-    # A score of 1 belongs to the last part.
-    part = np.minimum((score * NUM_BINS).astype(np.int64), NUM_BINS - 1).clip(min=0)
+    # A score of 1 belongs to the last part; those of other detectors may be no probabilities.
+    part = np.minimum((score.clip(0, 1) * NUM_BINS).astype(np.int64), NUM_BINS - 1)
     counts = np.bincount(part, minlength=NUM_BINS)
     with np.errstate(invalid="ignore"):
         scores = np.bincount(part, weights=score, minlength=NUM_BINS) / counts

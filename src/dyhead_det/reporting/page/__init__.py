@@ -1,0 +1,1 @@
+"""Pages for a browser: one file that needs nothing else, neither network nor other files."""

@@ -1,0 +1,78 @@
+"""Milliseconds of the stages, with a clock that is set by hand."""
+
+import pytest
+import torch
+from torch import nn
+
+from dyhead_det.evaluation import speed as speed_module
+from dyhead_det.evaluation.speed import SpeedMeter
+
+
+class Slow(nn.Module):
+    """A module that takes so many seconds of a clock."""
+
+    def __init__(self, clock, seconds):
+        super().__init__()
+        self.clock, self.seconds = clock, seconds
+
+    def forward(self, x):
+        self.clock[0] += self.seconds
+        return x
+
+
+class Network(nn.Module):
+    """Resizes for 1 s, computes for 10 s, and postprocesses for 2 s."""
+
+    def __init__(self, clock):
+        super().__init__()
+        self.clock = clock
+        self.transform, self.head = Slow(clock, 1), Slow(clock, 10)
+
+    def forward(self, x):
+        x = self.head(self.transform(x))
+        self.clock[0] += 2
+        return x
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(speed_module.time, "perf_counter", lambda: now[0])
+    return now
+
+
+def measure(clock, detector, sizes):
+    def loader():
+        for size in sizes:
+            clock[0] += 5
+            yield [torch.zeros(1)] * size
+
+    meter = SpeedMeter(detector, torch.device("cpu"))
+    for images in meter.waits(loader()):
+        with meter.batch(images):
+            detector(images)
+    return meter.speed()
+
+
+@pytest.mark.parametrize("is_wrapped", [False, True])
+def test_stages_are_parted_and_the_first_batch_is_left_out(clock, is_wrapped):
+    network = Network(clock)
+    detector = nn.Sequential()
+    detector.network, detector.forward = network, network.forward
+    got = measure(clock, detector if is_wrapped else network, [1, 4, 4])
+    assert (got.decode, got.preprocess, got.model, got.postprocess) == (1250, 250, 2500, 500)
+    assert (got.total, got.num_images, got.batch_size) == (4500, 8, 4)
+    assert got.text() == (
+        "4500.0 ms (decode 1250.0, preprocess 250.0, model 2500.0, postprocess 500.0)"
+    )
+    assert not network.head._forward_hooks
+
+
+def test_one_batch_counts_and_none_has_no_speed(clock):
+    assert measure(clock, Network(clock), [2]).num_images == 2
+    assert measure(clock, Network(clock), []) is None
+
+
+def test_an_unknown_detector_is_all_model(clock):
+    got = measure(clock, Slow(clock, 3), [1, 1])
+    assert (got.preprocess, got.model, got.postprocess) == (0, 3000, 0)
