@@ -18,12 +18,13 @@ from conftest import make_config
 ROOT = Path(__file__).parents[2]
 
 
-def dyhead_det(*arguments, cwd=None):
+def dyhead_det(*arguments, cwd=None, stdin=""):
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [sys.executable, "-m", "dyhead_det", *map(str, arguments)],
         capture_output=True,
         text=True,
+        input=stdin,
         cwd=cwd,
         env=environment,
         timeout=300,
@@ -54,6 +55,12 @@ def test_version():
         (["info", "{config}", "--set", "model.channels=7"], 2, "model.channels"),
         (["nonsense"], 2, "nonsense"),
         (["predict", "{config}", "a.jpg", "--batch-size", "9" * 30], 2, "equal to 65536"),
+        (["predict", "{config}"], 2, "Give either images"),
+        (["predict", "{config}", "a.jpg", "--data", "{config}"], 2, "Give either images"),
+        (["predict", "{config}", "a.jpg", "--images", "."], 2, "--images goes with --data"),
+        (["predict", "{config}", "-", "a.jpg"], 2, "stands alone"),
+        (["predict", "{config}", "-", "--resume"], 2, "nothing is written but lines"),
+        (["predict", "{config}", "a.jpg", "--save", "json,pdf"], 2, "'pdf' is not one of pictures"),
         (["predict", "{config}", "a.jpg", "--max-detections", "9" * 30], 2, "equal to 1000000"),
         (["eval", "{config}", "--max-detections", "9" * 30], 2, "equal to 1000000"),
     ],
@@ -102,6 +109,25 @@ def test_train_eval_predict_info_one_after_the_other(config_file, tiny_dataset, 
     assert predicted.returncode == 0, predicted.stderr
     assert len(list((tmp_path / "found" / "pictures").iterdir())) == 4
     assert (tmp_path / "found" / "detections.json").is_file()
+
+    listed = dyhead_det(
+        "predict", best, "--data", tiny_dataset / "train.json", "--images", tiny_dataset / "images",
+        "--out", "by_id", "--save", "json", cwd=tmp_path,
+    )  # fmt: skip
+    assert listed.returncode == 0, listed.stderr
+    images = json.loads((tmp_path / "by_id" / "images.json").read_text())["images"]
+    assert [image["id"] for image in images] == [10, 11, 12, 13]
+
+    answered = dyhead_det(
+        "predict", best, "-", "--min-score", "0",
+        cwd=tmp_path, stdin="tiny/images/0.png\n\nnowhere.png\ntiny/images/1.png\n",
+    )  # fmt: skip
+    assert answered.returncode == 3
+    lines = [json.loads(line) for line in answered.stdout.splitlines()]
+    assert [line["file_name"] for line in lines] == [
+        *("tiny/images/0.png", "nowhere.png", "tiny/images/1.png")
+    ]
+    assert ["detections" in line for line in lines] == [True, False, True]
 
     (tiny_dataset / "images" / "2.png").write_bytes(b"broken")
     partly = dyhead_det("predict", best, tiny_dataset / "images", "--out", "rest", cwd=tmp_path)

@@ -1,7 +1,9 @@
 """`predict`."""
 
+import json
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,7 +18,13 @@ from dyhead_det.cli.run import (
 )
 from dyhead_det.cli.streams import echo
 from dyhead_det.prediction.arguments import MAX_BATCH_SIZE, MAX_DETECTIONS, MAX_WORKERS, MIN_SCORE
-from dyhead_det.prediction.options import DEFAULT_OUTPUTS, OUTPUTS
+from dyhead_det.prediction.options import DEFAULT_OUTPUTS, OUTPUTS, PredictOptions
+
+if TYPE_CHECKING:
+    from dyhead_det.prediction.predictor import Predictor
+
+# In place of sources: their paths come on standard input.
+STDIN = "-"
 
 
 def _outputs(values: list[str] | None) -> list[str]:
@@ -31,7 +39,21 @@ def _outputs(values: list[str] | None) -> list[str]:
 
 def predict(
     checkpoint: CheckpointFile,
-    sources: Annotated[list[str], typer.Argument(help="Images, folders and patterns.")],
+    context: typer.Context,
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Images, folders, patterns, and lists of images (.txt); - alone reads paths from "
+            "standard input and writes a JSON line for each at once."
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(exists=True, help="The images of a data set, in place of SOURCES."),
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="Images of a .json file.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("predictions"),
     min_score: MinScoreOption = str(MIN_SCORE),
     classes: Annotated[
@@ -77,12 +99,13 @@ def predict(
         from dyhead_det.distributed.rank_zero import local_main_first, main_only
         from dyhead_det.models.runtime import pytorch_switches
         from dyhead_det.prediction.folder import default_workers, predict_to_folder
-        from dyhead_det.prediction.options import PredictOptions
         from dyhead_det.prediction.outputs.image_files import PICTURES
         from dyhead_det.prediction.predictor import load
+        from dyhead_det.prediction.sources.dataset import dataset_images
         from dyhead_det.prediction.sources.files import find_images
 
     outputs = [output for output in OUTPUTS if output in save and (draw or output != "pictures")]
+    _require_fitting(context, sources or [], data, images)
     bound = read_min_score(min_score)
     with init_process_group(device) as own_device:
         with local_main_first():
@@ -97,11 +120,18 @@ def predict(
             )
             predictor.labels_of(options.classes)  # before folders are searched
             predictor.score_bound(bound)
-            images = find_images(sources, except_in=out / PICTURES)
+            if sources == [STDIN]:
+                _answer_stdin(predictor, options)
+                return
+            found = (
+                find_images(sources or [], except_in=out / PICTURES)
+                if data is None
+                else dataset_images(data, images)
+            )
         with pytorch_switches(predictor.runtime):
             summary = predict_to_folder(
                 predictor,
-                images,
+                found,
                 out,
                 options=options,
                 outputs=outputs,
@@ -111,3 +141,51 @@ def predict(
         main_only(echo)(
             f"{summary.num_detections} objects in {summary.num_images} images -> {summary.results}"
         )
+
+
+def _require_fitting(
+    context: typer.Context, sources: list[str], data: Path | None, images: Path | None
+) -> None:
+    """Refuse options that do not go together: none of them is ignored in silence."""
+    if bool(sources) == (data is not None):
+        msg = "Give either images (files, folders, patterns, lists) or --data."
+        raise typer.BadParameter(msg)
+    if images is not None and data is None:
+        msg = "--images goes with --data ANNOTATIONS.json."
+        raise typer.BadParameter(msg)
+    if STDIN not in sources:
+        return
+    if len(sources) > 1:
+        msg = f"{STDIN}, paths from standard input, stands alone."
+        raise typer.BadParameter(msg)
+    for name in ("out", "save", "resume", "batch_size", "workers", "draw"):
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            msg = f"With {STDIN} nothing is written but lines to standard output: no --{name}."
+            raise typer.BadParameter(msg.replace("_", "-"))
+
+
+def _answer_stdin(predictor: "Predictor", options: PredictOptions) -> None:
+    """Answer each path on standard input by a JSON line on standard output, at once.
+
+    Raises:
+        DatasetError: at the end, if there were images that could not be used.
+    """
+    from dyhead_det.distributed.world import get_world_size
+    from dyhead_det.errors import ConfigError, DatasetError
+    from dyhead_det.models.runtime import pytorch_switches
+    from dyhead_det.prediction.looking import predict_lines
+
+    if get_world_size() > 1:
+        msg = "paths on standard input are for one process; start without torchrun"
+        raise ConfigError(msg)
+    num_images = num_unused = 0
+    with pytorch_switches(predictor.runtime):
+        # Not by iterating over the stream, which reads ahead.
+        for line in predict_lines(predictor, iter(sys.stdin.readline, ""), options):
+            echo(json.dumps(line, allow_nan=False))
+            num_images += 1
+            num_unused += "failed_at" in line
+    if num_unused:
+        msg = f"{num_unused} of {num_images} images could not be used; their lines say why"
+        raise DatasetError(msg)

@@ -19,7 +19,6 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from dyhead_det.data.images import read_image
 from dyhead_det.distributed.agreement import require_agreement
 from dyhead_det.distributed.collectives import (
     all_gather_numbers,
@@ -30,10 +29,11 @@ from dyhead_det.distributed.collectives import (
 from dyhead_det.distributed.rank_zero import main_only
 from dyhead_det.distributed.stopping import StopRequested, StopSignals, graceful_shutdown
 from dyhead_det.distributed.world import get_rank, get_world_size, is_main
-from dyhead_det.errors import DatasetError, OutputError
+from dyhead_det.errors import OutputError
 from dyhead_det.escaping import printable
 from dyhead_det.files import DISK_FULL, require_writable
 from dyhead_det.prediction.arguments import AUTO
+from dyhead_det.prediction.looking import detect, read_source, reason_of
 from dyhead_det.prediction.options import DEFAULT_OUTPUTS, Output, PredictOptions
 from dyhead_det.prediction.outputs.image_files import ImageWriter, build_image_writers
 from dyhead_det.prediction.outputs.journal import (
@@ -230,43 +230,13 @@ def _lines(run: _Run, positions: Iterator[int], pool: ThreadPoolExecutor | None)
 
 
 def _read(images: Sequence[ImageSource], position: int) -> tuple[int, ImageResult]:
-    """Read one image, or note why it cannot be read."""
-    source = images[position]
-    result = ImageResult(source.name, source.image_id or position + 1)
-    try:
-        result.pixels = read_image(source.path, annotated_size=source.annotated_size)
-    except DatasetError as error:
-        result.failed_at, result.reason = "read", printable(error)
-        logger.warning("skipped: %s", error)
-    except Exception as error:  # such as MemoryError, or a decoder's that nobody foresaw
-        result.failed_at, result.reason = "read", _reason(error)
-        logger.warning("skipped: %s cannot be read (%s)", source.path, result.reason)
-        logger.debug("where it failed:", exc_info=error)
-    return position, result
+    return position, read_source(images[position], position + 1)
 
 
 def _detect(
     predictor: Predictor, batch: Sequence[tuple[int, ImageResult]], options: PredictOptions
 ) -> Sequence[tuple[int, ImageResult]]:
-    """Find objects in a batch; where that fails, in each image alone; note where it still does."""
-    read = [result for _, result in batch if result.pixels is not None]
-    try:
-        all_detections = predictor.predict(
-            [result.pixels for result in read if result.pixels is not None],
-            min_score=options.min_score,
-            classes=options.classes,
-            max_detections=options.max_detections,
-            batch_size=len(batch),
-        )
-    except Exception as error:  # whatever it is, it must not cost the other images
-        if len(read) > 1:
-            return [found for one in batch for found in _detect(predictor, [one], options)]
-        read[0].failed_at, read[0].reason = "detect", _reason(error)
-        logger.warning("skipped: the detector fails in %s (%s)", read[0].name, read[0].reason)
-        logger.debug("where it failed:", exc_info=error)
-        return batch
-    for result, detections in zip(read, all_detections, strict=True):
-        result.detections = detections
+    detect([result for _, result in batch], predictor, options)
     return batch
 
 
@@ -285,14 +255,10 @@ def _write(writers: Mapping[str, ImageWriter], item: tuple[int, ImageResult]) ->
         except Exception as error:  # a picture too large for its format, a name that is taken, ...
             if isinstance(error, OSError) and error.errno in DISK_FULL:
                 raise
-            reason = (error.strerror if isinstance(error, OSError) else None) or _reason(error)
+            reason = (error.strerror if isinstance(error, OSError) else None) or reason_of(error)
             logger.debug("where it failed:", exc_info=error)
             result.unwritten[folder] = printable(reason)
     return result
-
-
-def _reason(error: Exception) -> str:
-    return printable(f"{type(error).__name__}: {error}", max_length=300)
 
 
 def _no_room(error: OSError, out: Path) -> OutputError:

@@ -58,7 +58,8 @@ def find_images(sources: Sequence[str | Path], *, except_in: Path) -> list[Image
     folders are entered, each once. Files of other kinds are counted in one line of the log.
 
     Args:
-        sources: what was asked for, in this order.
+        sources: what was asked for, in this order. A text file (.txt) is a list of image files, a
+            path a line, of which none is looked for here: one that is missing costs no other.
         except_in: a folder to leave out, so that results never become input.
 
     Returns:
@@ -123,9 +124,24 @@ def _list_source(source: Path) -> _Listing:
     if source.exists():
         if not source.is_file():
             raise OSError(None, f"a {_kind(source)}, not a file")
+        if source.suffix.lower() == ".txt":
+            return _Listing([_listed_image(line) for line in _lines(source)])
         return _Listing([ImageSource(source, Path(source.name))])
     fixed = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), source.parts))
     return _choose_images(_matches(source), root=fixed)
+
+
+def _lines(path: Path) -> list[str]:
+    """Return the lines of a text file that are not empty; any bytes may be the name of a file."""
+    text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def _listed_image(line: str) -> ImageSource:
+    """Return an image of a list; its pictures keep its folders, where they lead below."""
+    path = Path(line)
+    leads_below = not path.is_absolute() and ".." not in path.parts
+    return ImageSource(path, path if leads_below else Path(path.name))
 
 
 def _kind(path: Path) -> str:

@@ -35,8 +35,9 @@ def test_a_folder_means_all_images_below_it_sorted(photos, tmp_path):
 
 
 def test_a_file_named_by_itself_is_taken_whatever_it_is_called(photos, tmp_path):
-    found = find_images([str(photos / "notes.txt")], except_in=tmp_path / "out")
-    assert relatives(found) == ["notes.txt"]
+    (photos / "notes").touch()
+    found = find_images([str(photos / "notes")], except_in=tmp_path / "out")
+    assert relatives(found) == ["notes"]
 
 
 @pytest.mark.parametrize(
@@ -165,3 +166,25 @@ def test_what_would_never_end_is_no_image(photos, tmp_path):
     listener.close()
     found = find_images([photos], except_in=tmp_path / "out")
     assert relatives(found) == ["a.PNG", "b.jpg", "deep/b.jpg", "deep/er/c.webp"]
+
+
+def test_a_text_file_is_a_list_of_images(tmp_path):
+    """Names that are not there cost no other, and names may hold whatever names hold."""
+    listing = tmp_path / "list.txt"
+    outside = tmp_path.parent / "z.jpg"
+    listing.write_bytes(
+        f"\ufeffa/b [1].jpg\r\n\n../c.jpg\n{outside}\nno\udcff.png\n".encode(
+            "utf-8", "surrogateescape"
+        )
+    )
+    images = find_images([listing], except_in=tmp_path / "out")
+    assert [image.name for image in images] == [
+        *("a/b [1].jpg", "../c.jpg", outside.as_posix(), "no\udcff.png")
+    ]
+    assert relatives(images) == ["a/b [1].jpg", "c.jpg", "z.jpg", "no\udcff.png"]
+
+
+def test_an_empty_list_is_no_image(tmp_path):
+    (tmp_path / "list.txt").write_text("\n \n")
+    with pytest.raises(DatasetError, match=r"no image found at .*list\.txt"):
+        find_images([tmp_path / "list.txt"], except_in=tmp_path / "out")
