@@ -38,3 +38,21 @@ def test_the_file_is_what_the_importer_writes(model):
     assert shipped == written
     assert f"AP {model.box_ap} on COCO val2017" in path.read_text()
     assert model.page in path.read_text()
+
+
+@pytest.mark.parametrize(
+    "path", sorted(CONFIGS.parent.glob("finetune_*.yaml")), ids=lambda p: p.stem
+)
+def test_what_is_fine_tuned_is_the_model_that_the_weights_are_for(path):
+    config = to_plain(load_config(path).model)
+    weights = config.pop("weights")
+    if weights == "fasterrcnn_resnet50_fpn_coco":  # torchvision's, with a DyHead of our own
+        plain = to_plain(load_config(CONFIGS.parent / "fasterrcnn_r50.yaml").model)
+        ours = {key: config[key] for key in ("compat", "channels")}
+        assert ours == {key: plain[key] for key in ours}
+        assert config["detector"]["anchor_sizes"] == plain["detector"]["anchor_sizes"]
+        return
+    published = to_plain(load_config(CONFIGS / f"{weights}.yaml").model)
+    for model in (config, published):
+        del model["backbone"]["weights"]  # the published file waits for model.weights
+    assert config == {key: value for key, value in published.items() if key != "weights"}
