@@ -43,13 +43,13 @@ def _exact_hw(height: int, width: int) -> Tensor:
     return torch.cat([exact(height), exact(width)])
 
 
-def exact(size: int) -> Tensor:
-    """Return a size as (1,) float64.
+def exact(size: int, device: torch.device | None = None) -> Tensor:
+    """Return a size as (1,) float64, on the host unless another device is given.
 
     While a graph is traced a size is a tensor. The exporter takes a product with a constant for
     float64; what is only cast, or has no dimension, it divides in float32.
     """
-    return torch.ones(1, dtype=torch.float64) * size
+    return torch.ones(1, dtype=torch.float64, device=device) * size
 
 
 def _as_size(size_hw: Tensor) -> tuple[int, int]:

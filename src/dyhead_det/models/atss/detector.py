@@ -159,52 +159,61 @@ class ATSS(nn.Module):
         image_sizes: list[tuple[int, int]],
     ) -> list[dict[str, Tensor]]:
         """Return detections in pixels of the resized images, of which ``image_sizes`` are given."""
-        class_scores, centerness, deltas = (
-            torch.split(full_precision(head_outputs[key]), num_anchors_per_level, dim=1)
+        class_logits, centerness_logits, deltas = (
+            full_precision(head_outputs[key])
             for key in ("cls_logits", "bbox_ctrness", "bbox_regression")
         )
         detections = []
         for index, (image_anchors, image_size) in enumerate(zip(anchors, image_sizes, strict=True)):
-            candidates = [
-                self._find_candidates(
-                    class_scores[level][index].sigmoid(),
-                    centerness[level][index].sigmoid(),
-                    deltas[level][index],
-                    level_anchors,
-                )
-                for level, level_anchors in enumerate(
-                    torch.split(image_anchors, num_anchors_per_level)
-                )
-            ]
-            candidates_of_image = {
-                key: torch.cat([candidate[key] for candidate in candidates])
-                for key in ("boxes", "scores", "labels")
-            }
-            detections.append(self._suppress(candidates_of_image, image_size))
+            candidates = self._find_candidates(
+                class_logits[index].sigmoid(),
+                centerness_logits[index].sigmoid(),
+                deltas[index],
+                image_anchors,
+                num_anchors_per_level,
+            )
+            detections.append(self._suppress(candidates, image_size))
         return detections
 
     def _find_candidates(
-        self, class_scores: Tensor, centerness: Tensor, deltas: Tensor, anchors: Tensor
+        self,
+        class_scores: Tensor,
+        centerness: Tensor,
+        deltas: Tensor,
+        anchors: Tensor,
+        num_anchors_per_level: list[int],
     ) -> dict[str, Tensor]:
-        """Return the best pairs of position and class of one level of one image.
+        """Return the best pairs of position and class of every level of one image.
+
+        How many there are is asked once, at the end: a GPU is waited for there.
 
         Args:
-            class_scores: (A_l, K), in [0, 1].
-            centerness: (A_l, 1), in [0, 1].
-            deltas: (A_l, 4).
-            anchors: (A_l, 4).
+            class_scores: (A, K), in [0, 1].
+            centerness: (A, 1), in [0, 1].
+            deltas: (A, 4).
+            anchors: (A, 4).
+            num_anchors_per_level: how many of the A belong to each level.
         """
         num_classes = class_scores.shape[1]
+        products = class_scores * centerness
+        ranked = products if self.topk_by == "product" else class_scores
         # The threshold is on the class score alone: a final score may lie below it.
-        above = torch.where(class_scores.flatten() > self.score_thresh)[0]
-        products = (class_scores * centerness).flatten()[above]
-        ranked = products if self.topk_by == "product" else class_scores.flatten()[above]
-        best = ranked.topk(det_utils._topk_min(ranked, self.topk_candidates, 0)).indices
-        position = torch.div(above[best], num_classes, rounding_mode="floor")
+        ranked = ranked.where(class_scores > self.score_thresh, -1.0)
+        best, first = [], 0
+        for level_ranked, num_anchors in zip(
+            torch.split(ranked, num_anchors_per_level), num_anchors_per_level, strict=True
+        ):
+            pairs = level_ranked.flatten()
+            num_best = det_utils._topk_min(pairs, self.topk_candidates, 0)
+            best.append(pairs.topk(num_best).indices + first)
+            first += num_anchors * num_classes
+        chosen = torch.cat(best)
+        chosen = chosen[ranked.flatten()[chosen] >= 0]
+        position = torch.div(chosen, num_classes, rounding_mode="floor")
         return {
             "boxes": self.box_coder.decode_single(deltas[position], anchors[position]),
-            "scores": products[best],
-            "labels": above[best] % num_classes,
+            "scores": products.flatten()[chosen],
+            "labels": chosen % num_classes,
         }
 
     def _suppress(
@@ -223,7 +232,7 @@ class ATSS(nn.Module):
 def _clip_to_image(detections: dict[str, Tensor], image_size: tuple[int, int]) -> dict[str, Tensor]:
     """Cut boxes at the borders of the image, without its padding, and drop those outside."""
     boxes = clip_boxes_to_image(detections["boxes"], image_size)
-    has_area = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+    has_area = torch.where((boxes[:, 2:] > boxes[:, :2]).all(dim=1))[0]
     return {key: value[has_area] for key, value in {**detections, "boxes": boxes}.items()}
 
 

@@ -5,6 +5,7 @@ Sample Selection" (arXiv 1912.02424), with the constants of the authors' code.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
@@ -58,20 +59,23 @@ def atss_losses(
     Returns:
         The scalars ``classification``, ``bbox_regression`` and ``bbox_ctrness``.
     """
-    is_foreground = torch.stack(list(matched)) >= 0  # (B, A)
-    with torch.autocast(is_foreground.device.type, enabled=False):
+    box_of_anchor = torch.stack(list(matched))  # (B, A)
+    foreground = torch.where(box_of_anchor >= 0)  # image and anchor, each (P,); a GPU waits here
+    first_boxes = accumulate((len(target["boxes"]) for target in targets), initial=0)
+    box_of_batch = torch.stack([m + first for m, first in zip(matched, first_boxes, strict=False)])
+    boxes, labels = (
+        torch.cat([target[key] for target in targets])[box_of_batch[foreground]]
+        for key in ("boxes", "labels")
+    )
+    with torch.autocast(box_of_anchor.device.type, enabled=False):
         logits = full_precision(head_outputs["cls_logits"])
-        deltas = full_precision(head_outputs["bbox_regression"][is_foreground])  # (P, 4)
-        centerness_logits = full_precision(head_outputs["bbox_ctrness"][is_foreground]).squeeze(1)
-        foreground_anchors = torch.cat([a[m >= 0] for a, m in zip(anchors, matched, strict=True)])
-        boxes, labels = (
-            torch.cat([t[key][m[m >= 0]] for t, m in zip(targets, matched, strict=True)])
-            for key in ("boxes", "labels")
-        )
+        deltas = full_precision(head_outputs["bbox_regression"][foreground])  # (P, 4)
+        centerness_logits = full_precision(head_outputs["bbox_ctrness"][foreground]).squeeze(1)
+        foreground_anchors = torch.stack(list(anchors))[foreground]
         class_targets = torch.zeros_like(logits)
-        class_targets[is_foreground, labels] = 1
+        class_targets[(*foreground, labels)] = 1
         centerness_targets = centerness(foreground_anchors, boxes)
-        num_foreground = is_foreground.sum().clamp(min=1)
+        num_foreground = max(len(labels), 1)
         class_loss = sigmoid_focal_loss(
             logits, class_targets, alpha=FOCAL_ALPHA, gamma=FOCAL_GAMMA, reduction="sum"
         )

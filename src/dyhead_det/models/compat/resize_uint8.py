@@ -19,7 +19,7 @@ def resize_like_pil(pixels: Tensor, size_hw: tuple[int, int]) -> Tensor:
     Rows first, then columns, with 8 bits in between: so did every Pillow before 13, which chooses
     the order by the sizes and is one unit off in every tenth pixel where it chooses the other.
     """
-    if torchvision._is_tracing():
+    if torchvision._is_tracing() or not _has_pillow(pixels.device):
         return resize_by_the_formula_of_pil(pixels, size_hw)
     picture = Image.fromarray(pixels.permute(1, 2, 0).contiguous().cpu().numpy())
     for width_height in ((size_hw[1], picture.height), (size_hw[1], size_hw[0])):
@@ -28,8 +28,13 @@ def resize_like_pil(pixels: Tensor, size_hw: tuple[int, int]) -> Tensor:
     return data.view(*size_hw, 3).permute(2, 0, 1).to(pixels.device)
 
 
+def _has_pillow(device: torch.device) -> bool:
+    """Say where Pillow is quicker: on the host. A GPU is waited for, unless it has no float64."""
+    return device.type in ("cpu", "mps")
+
+
 def resize_by_the_formula_of_pil(pixels: Tensor, size_hw: tuple[int, int]) -> Tensor:
-    """Compute what Pillow computes in tensor operations, for a graph that has no Pillow.
+    """Compute what Pillow computes in tensor operations, for a graph or a GPU, without Pillow.
 
     Pillow adds integers. In float64 the sums are exact, and so the pixels are the same to the last
     bit.
@@ -41,7 +46,7 @@ def resize_by_the_formula_of_pil(pixels: Tensor, size_hw: tuple[int, int]) -> Te
 
 def _filter_rows(x: Tensor, new_size: int) -> Tensor:
     """Resize the last axis of (3, H, W) by a triangle as wide as two of the larger pixels."""
-    scale = exact(x.shape[2]) / exact(new_size)
+    scale = exact(x.shape[2], x.device) / exact(new_size, x.device)
     half_width = scale.clamp(min=1)
     centers = (torch.arange(new_size, dtype=torch.float64, device=x.device) + 0.5) * scale
     pixels = torch.arange(x.shape[2], dtype=torch.float64, device=x.device) + 0.5
@@ -70,8 +75,10 @@ def _linear_taps(
     old_size: int, new_size: int, *, device: torch.device
 ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
     """Return both neighbors of every new pixel along one axis, and their weights times 2048."""
-    scale = 1 / (exact(new_size) / exact(old_size))  # in this order, as OpenCV rounds it
-    positions = (torch.arange(new_size, dtype=torch.float64) + 0.5) * scale - 0.5
+    count_on = device if device.type != "mps" else torch.device("cpu")  # MPS has no float64
+    scale = 1 / (exact(new_size, count_on) / exact(old_size, count_on))  # as OpenCV rounds it
+    new_pixels = torch.arange(new_size, dtype=torch.float64, device=count_on)
+    positions = (new_pixels + 0.5) * scale - 0.5
     positions = positions.to(torch.float32)
     first = positions.floor()
     fraction = positions - first
