@@ -38,7 +38,7 @@ CheckpointFile = Annotated[
 
 
 def train(
-    config: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A YAML file.")],
+    config: Annotated[Path, typer.Argument(exists=True, help="A YAML file.")],
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a value; repeat as needed."),

@@ -30,6 +30,13 @@ _MAX_BYTES = MAX_CHARACTERS
 _MAX_SHOWN = 80
 _MAX_PROBLEMS = 20
 
+# Keys of a YOLO data set that are sections of a run too.
+_YOLO_KEYS = frozenset(("train", "val", "test"))
+_DATA_ADVICE = (
+    "a folder of data is named in a configuration: dyhead-det config copy own_data, then "
+    "dyhead-det train own_data.yaml --set data.root=FOLDER"
+)
+
 
 def load_config(path: Path | str, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a YAML file, apply ``key.path=value`` overrides and check the whole.
@@ -107,7 +114,8 @@ def _read_file(path: Path, kind: type[Section]) -> tuple[dict[str, Any], list[st
             encoded = file.read(_MAX_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"{path}: cannot read the configuration: {reason}") from error
+        advice = f"; {_DATA_ADVICE}" if isinstance(error, IsADirectoryError) else ""
+        raise ConfigError(f"{path}: cannot read the configuration: {reason}{advice}") from error
     if len(encoded) > _MAX_BYTES:
         raise ConfigError(f"{path}: not a configuration: larger than {_MAX_BYTES} bytes")
     try:
@@ -120,6 +128,9 @@ def _read_file(path: Path, kind: type[Section]) -> tuple[dict[str, Any], list[st
         raise ConfigError(f"{path}: not a YAML file: {error}") from error
     if not isinstance(raw, dict):
         msg = f"{path}: expected sections ({', '.join(kind.model_fields)}) at the top level"
+        raise ConfigError(msg)
+    if {"names", "nc"} & raw.keys() and not raw.keys() & kind.model_fields.keys() - _YOLO_KEYS:
+        msg = f"{path}: the description of a YOLO data set and no configuration; {_DATA_ADVICE}"
         raise ConfigError(msg)
     return raw, problems
 

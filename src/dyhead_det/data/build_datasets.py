@@ -184,6 +184,9 @@ def _named_source(data: Path) -> tuple[Path, SplitConfig]:
     """Return what a folder, YOLO's `data.yaml` or a YAML file of ours names."""
     if data.is_dir():
         return data.resolve(), SplitConfig()
+    if data.suffix.lower() == ".xml":
+        msg = f"--data {data}: Pascal VOC data are given by their folder, not by one of the files"
+        raise ConfigError(msg)
     if is_yolo_config(read_yaml_mapping(data)):
         return Path(), SplitConfig(annotations=str(data.resolve()))
     named = load_dataset_config(data)

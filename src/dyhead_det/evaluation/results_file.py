@@ -28,6 +28,9 @@ _NO_BOX = "bbox is not [x, y, width, height] in pixels"
 Entry = dict[str, Any]
 Ids = dict[int | float | str, int]
 
+_OTHER_FORMATS = (".yaml", ".yml", ".xml", ".txt")
+_CONVERT = "YOLO and Pascal VOC become COCO by `dyhead-det data convert FOLDER --to coco --out NEW`"
+
 
 class ScoredData(NamedTuple):
     """Annotations and detections of the same images, which are numbered in the order of their ids.
@@ -184,9 +187,11 @@ def _read_json(path: Path) -> Any:  # noqa: ANN401 - JSON of any kind
         with open_file(path) as file:
             return json.loads(file.read())
     except OSError as error:
-        raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
+        advice = f"; {_CONVERT}" if isinstance(error, IsADirectoryError) else ""
+        raise DatasetError(f"{path} cannot be read: {error.strerror}{advice}") from error
     except (ValueError, RecursionError) as error:
-        raise DatasetError(f"{path} is not valid JSON: {printable(error)}") from error
+        advice = f"; {_CONVERT}" if path.suffix.lower() in _OTHER_FORMATS else ""
+        raise DatasetError(f"{path} is not valid JSON: {printable(error)}{advice}") from error
 
 
 def _require(

@@ -220,7 +220,14 @@ def test_a_named_pipe_and_a_device_are_refused_without_waiting(tmp_path):
 
 
 def test_a_folder_is_refused(tmp_path):
-    assert problems_of(tmp_path) == ["cannot read the configuration: Is a directory"]
+    (problem,) = problems_of(tmp_path)
+    assert problem.startswith("cannot read the configuration: Is a directory; a folder of data is")
+
+
+def test_a_yolo_data_set_is_told_how_to_train_on_it(write):
+    path = write("train: images/train\nval: images/val\nnc: 1\nnames: [cat]\n")
+    with pytest.raises(ConfigError, match=r"YOLO data set and no .*--set data.root="):
+        load_config(path)
 
 
 def test_the_steps_of_010_are_ten(write):

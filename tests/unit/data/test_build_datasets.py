@@ -14,7 +14,7 @@ from dyhead_det.data.build_datasets import (
     load_training_data,
     load_validation_data,
 )
-from dyhead_det.errors import DatasetError
+from dyhead_det.errors import ConfigError, DatasetError
 
 from conftest import draw_tiny_dataset
 
@@ -121,3 +121,9 @@ def test_a_run_reads_images_that_it_shares_out_once(yolo, monkeypatch):
     assert len(reads) == 1
     assert train.digest() == load_training_data(config).digest()
     assert val.digest() == load_validation_data(config).digest()
+
+
+def test_eval_tells_how_pascal_voc_is_given(tmp_path):
+    (tmp_path / "a.xml").write_text("<annotation/>")
+    with pytest.raises(ConfigError, match="given by their folder, not by one of the files"):
+        load_evaluation_data(section("nowhere"), data=tmp_path / "a.xml", images=None)

@@ -108,3 +108,11 @@ def test_what_is_no_file_is_not_waited_for(tmp_path):
     for name in ("pipe", "nowhere.json", "."):
         with pytest.raises(DatasetError, match="cannot be read"):
             evaluate_results(tmp_path / name, tmp_path / "truth.json", backend="auto")
+
+
+@pytest.mark.parametrize("name", ["data.yaml", ""])
+def test_other_formats_are_told_the_command_that_converts_them(tmp_path, name):
+    (tmp_path / "results.json").write_text("[]")
+    (tmp_path / "data.yaml").write_text("names: [cat]\n")
+    with pytest.raises(DatasetError, match="become COCO by `dyhead-det data convert"):
+        evaluate_results(tmp_path / "results.json", tmp_path / name, backend="pycocotools")

@@ -77,7 +77,13 @@ def find_voc(folder: Path, *, split: str, images: Path | None = None) -> VocFile
     if not found:
         raise DatasetError(f"{listed_in} names no XML file of Pascal VOC")
     base = folder if sets.is_dir() else listed_in
-    beside = [path for name in ("JPEGImages", "images") if (path := base / name).is_dir()]
+    places = [base] if base.name.lower() != "annotations" else [base, base.parent]
+    beside = [
+        path
+        for place in places
+        for name in ("JPEGImages", "images")
+        if (path := place / name).is_dir()
+    ]
     return VocFiles(listed_in, found, images or (beside[0] if beside else base), labels)
 
 

@@ -150,3 +150,7 @@ def test_any_folder_of_xml_files_is_read(tmp_path):
     assert list(load(tmp_path / "valid").file_names) == ["b.jpg"]
     with pytest.raises(DatasetError, match=r"data.val: \{split: 0.2\}"):
         load_annotations(Source(tmp_path / "train"), part="val")
+
+
+def test_images_of_a_folder_of_annotations_lie_beside_it(folder):
+    assert load(folder / "Annotations").path(0) == folder / "JPEGImages" / "a.jpg"
