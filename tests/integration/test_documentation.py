@@ -1,5 +1,6 @@
 """What README and documentation show runs: every example in Python, every command's options."""
 
+import contextlib
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import torch
 import typer
 import yaml
 from PIL import Image
+from typer.testing import CliRunner
 
 from dyhead_det.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from dyhead_det.cli.app import app
@@ -56,6 +58,10 @@ def desk(tmp_path_factory) -> Path:
     pixels = np.random.default_rng(0).integers(0, 255, (72, 96, 3), dtype=np.uint8)
     for name in ("img.jpg", "photo.jpg"):
         Image.fromarray(pixels).save(folder / name)
+    with contextlib.chdir(folder):
+        arguments = ["predict", "best.pt", "img.jpg", "photo.jpg", "--out", "found"]
+        result = CliRunner().invoke(app, [*arguments, "--min-score", "0.1"])
+    assert result.exit_code == 0, result.output
     pytest.importorskip("onnxruntime")
     export(
         folder / "best.pt",
