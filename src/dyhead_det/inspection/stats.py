@@ -142,13 +142,15 @@ class DataStats:
         )
         lines = [
             f"The anchors of {self.config_name} reach {_percent(self.total.reached)} of the "
-            f"objects with IoU {REACHED_IOU} or more ({by_size})."
+            f"objects with IoU {REACHED_IOU} or more ({by_size}); the mean IoU is "
+            f"{self.ious.mean():.2f}."
         ]
         if isinstance(self.model.detector, ATSSConfig):
             lines.append("ATSS takes the best ones for each object, however small their IoU is.")
         if self.suggestion is not None and self.suggested_ious is not None:
             share = _percent(float((self.suggested_ious >= REACHED_IOU).mean()))
-            lines.append(f"As many anchors fitted to these objects reach {share}:")
+            mean = self.suggested_ious.mean()
+            lines.append(f"As many others reach {share}, with a mean of {mean:.2f}:")
             lines += [f"  --set {override!r}" for override in self.suggestion.overrides()]
         return "\n".join(lines)
 
@@ -159,6 +161,7 @@ class DataStats:
             suggestion = {
                 **self.suggestion._asdict(),
                 "reached": float((self.suggested_ious >= REACHED_IOU).mean()),
+                "mean_iou": float(self.suggested_ious.mean()),
             }
         return {
             "annotations": str(self.dataset.annotations_path),
@@ -167,6 +170,7 @@ class DataStats:
             "classes": [_plain(each) for each in self.classes],
             "total": _plain(self.total),
             "reached_iou": REACHED_IOU,
+            "mean_iou": None if self.ious is None else float(self.ious.mean()),
             "reached_by_size": dict(zip(_SIZE_NAMES, self.reached_by_size, strict=True)),
             "suggested_anchors": suggestion,
         }

@@ -134,7 +134,7 @@ def _draw_image_sizes(axes: "Axes", stats: DataStats) -> None:
     axes.set_ylim(0, largest)
     axes.set_xlabel("width")
     axes.set_ylabel("height")
-    _title(axes, "sizes of images in pixels", f"{numbers.sum()} images of {len(sizes)} sizes")
+    _title(axes, "sizes of images in pixels", f"{len(sizes)} different")
 
 
 def _histogram(axes: "Axes", values: Floats) -> None:
