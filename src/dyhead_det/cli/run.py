@@ -213,7 +213,7 @@ def _score_results(
     echo(result.table())
     if out is None:
         return
-    write_metrics(out, result)
+    write_metrics(out, result, annotations=annotations)
     if report:
         source = images_in(images, data.ground_truth["images"])
         write_report(out, result, title=f"{detections} on {annotations.name}", images=source)

@@ -13,10 +13,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from dyhead_det.evaluation.analysis.curves import RECALLS
 from dyhead_det.evaluation.ground_truth import CocoResult
 from dyhead_det.evaluation.matching import Matches, match
+
+# Resamples by detections that are computed at a time.
+_CELLS = 10**7
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,19 @@ def average_precisions(
     with np.errstate(invalid="ignore"):
         mean: NDArray[np.float64] = np.nansum(precisions, axis=0) / is_asked.sum(axis=0)
     return mean
+
+
+def resampled_ap(
+    classes: Sequence[ClassMatches], image_counts: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return COCO's AP on each resample, (R,), some resamples at a time to bound the memory."""
+    most = max((len(each.image) for each in classes), default=0)
+    size = max(1, _CELLS // max(most, 1))
+    parts = range(0, len(image_counts), size)
+    bar = tqdm(parts, desc="bootstrap", leave=False, disable=None)
+    return np.concatenate(
+        [average_precisions(classes, image_counts[i : i + size]).mean(axis=1) for i in bar]
+    )
 
 
 def _of_class(matches: ClassMatches, image_counts: NDArray[np.int64]) -> NDArray[np.float64]:

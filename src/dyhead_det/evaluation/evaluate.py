@@ -186,16 +186,29 @@ def to_coco(prediction: Prediction, image_id: int, categories: CategoryMap) -> l
 
 
 @main_only
-def write_results(folder: Path, result: EvalResult, detections: Sequence[CocoResult]) -> None:
+def write_results(
+    folder: Path,
+    result: EvalResult,
+    detections: Sequence[CocoResult],
+    *,
+    annotations: Path | None = None,
+) -> None:
     """Write `metrics.json` and `detections.json` into a folder, which is made where needed."""
-    write_metrics(folder, result)
+    write_metrics(folder, result, annotations=annotations)
     write_json(folder / "detections.json", detections, indent=None)
 
 
-def write_metrics(folder: Path, result: EvalResult) -> None:
-    """Write `metrics.json` into a folder, which is made where needed."""
+def write_metrics(folder: Path, result: EvalResult, *, annotations: Path | None = None) -> None:
+    """Write `metrics.json` into a folder, which is made where needed.
+
+    Args:
+        folder: where to.
+        result: the numbers.
+        annotations: the file that they were scored against, so that `compare` finds it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "metrics.json", result.to_plain(), indent=2)
+    path = None if annotations is None else str(annotations.resolve())
+    write_json(folder / "metrics.json", {**result.to_plain(), "annotations": path}, indent=2)
 
 
 def write_json(path: Path, value: object, *, indent: int | None) -> None:

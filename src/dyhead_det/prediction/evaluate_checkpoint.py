@@ -141,7 +141,7 @@ def evaluate_checkpoint(
             with_analysis=explain is not None,
         )
     show(result)
-    write_results(out, result, detections)
+    write_results(out, result, detections, annotations=dataset.annotations_path)
     if explain is not None:
         main_only(explain)(result, dataset)
     return result

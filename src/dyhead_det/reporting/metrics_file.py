@@ -24,6 +24,8 @@ def evaluation_row(result: EvalResult, raw: EvalResult | None) -> Row:
     """
     return {
         **result.metrics,
+        "num_images": result.num_images,
+        "num_boxes": result.num_boxes,
         "num_unreadable_images": result.num_unreadable_images,
         **{f"AP/{line.name}": line.AP for line in result.classes},
         **({} if raw is None else {f"raw/{name}": value for name, value in raw.metrics.items()}),

@@ -96,7 +96,7 @@ def plot_precision_recall(
             mean = np.mean(list(of_classes.values()), axis=0)
             axes.plot(recalls, mean, color="#000000", lw=2, label="mean")
         axes.set(xlabel="recall", title=f"IoU {iou:.2f}", xlim=(0, 1), ylim=(0, 1.02))
-        _tidy(axes)
+        tidy(axes)
     panels[0].set_ylabel("precision")
     if panels[0].lines:
         panels[-1].legend(fontsize=8, frameon=False, loc="lower left")
@@ -127,7 +127,7 @@ def plot_score_curves(
             f"highest F1 {best[1]:.3f} from score {best[0]:.2f} on", size=10, loc="right"
         )
     axes.set(xlabel="smallest score that counts", xlim=(0, 1), ylim=(0, 1.02))
-    _tidy(axes)
+    tidy(axes)
     axes.legend(fontsize=8, frameon=False)
     return figure
 
@@ -188,7 +188,7 @@ def plot_bars(values: Mapping[str, float | None], *, axis: str, title: str = "")
     axes.invert_yaxis()
     axes.set(xlabel=axis, xlim=(0, 1.15 * max([*lengths, 1e-3])))
     axes.set_title(title, size=10, loc="left")
-    _tidy(axes)
+    tidy(axes)
     return figure
 
 
@@ -218,11 +218,12 @@ def plot_calibration(
         lower.set_yscale("log")
     lower.set(xlabel="score", ylabel="detections")
     for axes in (upper, lower):
-        _tidy(axes)
+        tidy(axes)
     return figure
 
 
-def _tidy(axes: "Axes") -> None:
+def tidy(axes: "Axes") -> None:
+    """Draw a faint grid and no frame."""
     axes.grid(alpha=0.3)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
