@@ -19,6 +19,7 @@ from dyhead_det.cli.run import (
 from dyhead_det.cli.streams import echo
 from dyhead_det.prediction.arguments import MAX_BATCH_SIZE, MAX_DETECTIONS, MAX_WORKERS, MIN_SCORE
 from dyhead_det.prediction.options import DEFAULT_OUTPUTS, OUTPUTS, PredictOptions
+from dyhead_det.prediction.sources.video_names import is_video
 
 if TYPE_CHECKING:
     from dyhead_det.prediction.predictor import Predictor
@@ -43,8 +44,8 @@ def predict(
     sources: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Images, folders, patterns, and lists of images (.txt); - alone reads paths from "
-            "standard input and writes a JSON line for each at once."
+            help="Images, folders, patterns, lists of images (.txt); or videos, cameras and "
+            "streams; or - for paths from standard input, each answered by a JSON line at once."
         ),
     ] = None,
     data: Annotated[
@@ -89,6 +90,7 @@ def predict(
             help="Threads that read and draw beside the detector [default: one per core, up to 4].",
         ),
     ] = None,
+    every: Annotated[int, typer.Option(min=1, help="Of a video, look at every n-th frame.")] = 1,
     short_edge: ShortEdge = None,
     long_edge: LongEdge = None,
     device: Device = "auto",
@@ -103,6 +105,7 @@ def predict(
         from dyhead_det.prediction.predictor import load
         from dyhead_det.prediction.sources.dataset import dataset_images
         from dyhead_det.prediction.sources.files import find_images
+        from dyhead_det.prediction.video import predict_videos
 
     outputs = [output for output in OUTPUTS if output in save and (draw or output != "pictures")]
     _require_fitting(context, sources or [], data, images)
@@ -123,6 +126,21 @@ def predict(
             if sources == [STDIN]:
                 _answer_stdin(predictor, options)
                 return
+        num_workers = default_workers() if workers is None else workers
+        if any(map(is_video, sources or [])):
+            with pytorch_switches(predictor.runtime):
+                summary = predict_videos(
+                    predictor,
+                    sources or [],
+                    out,
+                    options=options,
+                    outputs=outputs,
+                    every=every,
+                    num_workers=num_workers,
+                )
+            echo(f"{summary.num_detections} objects in {summary.num_images} frames -> {out}")
+            return
+        with local_main_first():
             found = (
                 find_images(sources or [], except_in=out / PICTURES)
                 if data is None
@@ -135,7 +153,7 @@ def predict(
                 out,
                 options=options,
                 outputs=outputs,
-                num_workers=default_workers() if workers is None else workers,
+                num_workers=num_workers,
                 resume=resume,
             )
         main_only(echo)(
@@ -152,6 +170,16 @@ def _require_fitting(
         raise typer.BadParameter(msg)
     if images is not None and data is None:
         msg = "--images goes with --data ANNOTATIONS.json."
+        raise typer.BadParameter(msg)
+    videos = [source for source in sources if is_video(source)]
+    if videos and len(videos) < len(sources):
+        msg = "Images and videos take two calls."
+        raise typer.BadParameter(msg)
+    if videos and context.params["resume"]:
+        msg = "A video is predicted in one go: no --resume."
+        raise typer.BadParameter(msg)
+    if not videos and context.params["every"] > 1:
+        msg = "--every is for videos."
         raise typer.BadParameter(msg)
     if STDIN not in sources:
         return

@@ -94,7 +94,7 @@ def predict_to_folder(
     """
     predictor.labels_of(options.classes)
     predictor.score_bound(options.min_score)
-    call = _call(predictor, images, options, outputs)
+    call = {**call_of(predictor, options, outputs), **_names_of(images)}
     require_agreement({"results": call})
     main_only(require_writable)(out, LINES, CALL, DETECTIONS, IMAGES, TABLE)
     barrier()
@@ -108,7 +108,7 @@ def predict_to_folder(
         except StopRequested as request:
             stopped_by = request
         except OSError as error:
-            raise _no_room(error, out) from error
+            raise no_room(error, out) from error
     return _finish(run, stopped_by)
 
 
@@ -129,25 +129,24 @@ class _Run:
     num_workers: int
 
 
-def _call(
-    predictor: Predictor,
-    images: Sequence[ImageSource],
-    options: PredictOptions,
-    outputs: Sequence[Output],
-) -> Call:
-    """Return all that results depend on."""
-    digest = hashlib.sha256()
-    for image in images:
-        digest.update(f"{image.image_id}\0{image.name}\0".encode("utf-8", "surrogateescape"))
+def call_of(
+    predictor: Predictor, options: PredictOptions, outputs: Sequence[Output]
+) -> dict[str, object]:
+    """Return all but the images that results depend on, by names that people know."""
     return {
         "weights": predictor.fingerprint(),
         "resized to": predictor.resized_to,
         **{name.replace("_", " "): value for name, value in asdict(options).items()},
-        "save": sorted(outputs),
         "min score": predictor.min_scores if options.min_score == AUTO else options.min_score,
-        "images": len(images),
-        "names of images": digest.hexdigest()[:16],
+        "save": sorted(outputs),
     }
+
+
+def _names_of(images: Sequence[ImageSource]) -> dict[str, object]:
+    digest = hashlib.sha256()
+    for image in images:
+        digest.update(f"{image.image_id}\0{image.name}\0".encode("utf-8", "surrogateescape"))
+    return {"images": len(images), "names of images": digest.hexdigest()[:16]}
 
 
 def _begin(run: _Run, call: Call, *, resume: bool) -> int:
@@ -176,7 +175,7 @@ def _begin(run: _Run, call: Call, *, resume: bool) -> int:
             (run.out / name).unlink(missing_ok=True)
         start_journal(run.out, call)
     except OSError as error:
-        raise _no_room(error, run.out) from error
+        raise no_room(error, run.out) from error
     return 0
 
 
@@ -261,7 +260,8 @@ def _write(writers: Mapping[str, ImageWriter], item: tuple[int, ImageResult]) ->
     return result
 
 
-def _no_room(error: OSError, out: Path) -> OutputError:
+def no_room(error: OSError, out: Path) -> OutputError:
+    """Say what is left of a run that cannot write any more."""
     num_done = count_lines(out)
     return OutputError(
         f"{error.filename or out}: cannot be written ({error.strerror}); what was found in "
@@ -276,7 +276,7 @@ def _finish(run: _Run, stopped_by: StopRequested | None) -> PredictSummary:
         try:
             write_tables(run.out, run.outputs, run.predictor.categories)
         except OSError as error:
-            raise _no_room(error, run.out) from error
+            raise no_room(error, run.out) from error
         return summarize(run.out, len(run.images))
 
     summary = broadcast_object(finish)
