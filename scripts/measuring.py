@@ -10,19 +10,20 @@ import ctypes
 import gc
 import math
 import os
-import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from matplotlib.figure import Figure
 
+from dyhead_det.benchmark.machine import machine, status_mib
 from dyhead_det.tables import markdown_table
+from dyhead_det.visualize.bars import draw_bars
+
+__all__ = ["draw_bars", "machine"]  # from the package
 
 
 @dataclass(frozen=True)
@@ -80,29 +81,6 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]
     return markdown_table(columns, rows, escape=str).splitlines()
 
 
-def draw_bars(groups: Mapping[str, Mapping[str, float]], label: str, path: Path) -> None:
-    """Draw one bar per contestant, group by group; `label` says what their length is."""
-    names = [
-        f"{group}: {name}".replace("`", "") for group, values in groups.items() for name in values
-    ]
-    lengths = [length for values in groups.values() for length in values.values()]
-    colors = [f"C{row}" for row, values in enumerate(groups.values()) for _ in values]
-    figure = Figure(figsize=(9, 1 + 0.35 * len(names)), layout="constrained")
-    axes = figure.subplots()
-    axes.bar_label(axes.barh(names, lengths, color=colors), fmt="%.3g", padding=3)
-    axes.set(xlabel=label)
-    axes.invert_yaxis()
-    axes.margins(x=0.1)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
-
-
-def machine() -> str:
-    """Name processor, Python and the libraries that matter."""
-    libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "pillow"))
-    return f"{_processor()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, {libraries}"
-
-
 def report(lines: Sequence[str], path: Path) -> None:
     """Print a report and write it to a file."""
     text = "\n".join(lines) + "\n"
@@ -124,27 +102,11 @@ def peak_mib(run: Callable[[], object], device: torch.device) -> float:
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forget the peak so far
-    before = _status_mib("VmRSS")
+    before = status_mib("VmRSS")
     run()
-    return _status_mib("VmHWM") - before
-
-
-def _status_mib(key: str) -> float:
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith(f"{key}:"):
-            return int(line.split()[1]) / 1024
-    return math.nan
+    return status_mib("VmHWM") - before
 
 
 def _cpu_seconds() -> float:
     of_children = sum(os.times()[2:4])  # user and system, in hundredths
     return time.process_time() + of_children
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

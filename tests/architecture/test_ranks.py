@@ -35,6 +35,7 @@ RANKS = {
     "training": 5,  # the loop and its state
     "export": 5,  # a checkpoint as an ONNX file
     "explain": 5,  # what DyHead looked at in an image
+    "benchmark": 5,  # how fast a checkpoint and the files made from it are
     "cli": 6,  # argv to one call
 }
 # What a part may import beyond the rule of ranks, and what it may not although its rank allows it.

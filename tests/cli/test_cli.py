@@ -54,6 +54,8 @@ def test_version():
         (["predict", "{config}", "a.jpg"], 4, "no PyTorch file"),
         (["info", "{config}", "--set", "model.channels=7"], 2, "model.channels"),
         (["nonsense"], 2, "nonsense"),
+        (["export", "{config}", "a.onnx", "--batch", "many"], 2, "from 1 to 1024, or dynamic"),
+        (["export", "{config}", "a.onnx", "--batch", "0"], 2, "from 1 to 1024, or dynamic"),
         (["predict", "{config}", "a.jpg", "--batch-size", "9" * 30], 2, "equal to 65536"),
         (["predict", "{config}"], 2, "Give either images"),
         (["predict", "{config}", "a.jpg", "--data", "{config}"], 2, "Give either images"),

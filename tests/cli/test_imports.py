@@ -63,6 +63,7 @@ def checkpoint(tiny_dataset, tmp_path):
         ["predict"],
         ["explain"],
         ["export"],
+        ["benchmark"],
         ["info"],
         ["data"],
         ["weights"],

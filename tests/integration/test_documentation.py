@@ -22,6 +22,7 @@ from dyhead_det.cli.app import app
 from dyhead_det.config.schema import to_plain
 from dyhead_det.contracts import Category, CategoryMap
 from dyhead_det.export.export import export
+from dyhead_det.export.options import ExportOptions
 from dyhead_det.models.detectors import build_detector
 
 from conftest import draw_tiny_dataset, make_config
@@ -66,10 +67,8 @@ def desk(tmp_path_factory) -> Path:
     export(
         folder / "best.pt",
         folder / "model.onnx",
+        ExportOptions(),
         check_image=folder / "photo.jpg",
-        takes_uint8=False,
-        short_edge=None,
-        long_edge=None,
     )
     return folder
 

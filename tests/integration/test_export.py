@@ -15,12 +15,14 @@ from dyhead_det.cli.app import app
 from dyhead_det.contracts import Category, CategoryMap
 from dyhead_det.errors import ConfigError, ExportError
 from dyhead_det.export import export as export_module
-from dyhead_det.export.check import compare, run_file
+from dyhead_det.export.check import TOLERANCES, Agreement, compare, run_file
 from dyhead_det.export.export import export
 from dyhead_det.export.onnx_graph import OPSET, write_graph
+from dyhead_det.export.options import ExportOptions
 from dyhead_det.models.backbones.swin import AlwaysShiftedWindowAttention
 from dyhead_det.models.detectors import build_detector
 from dyhead_det.prediction.detections import Detections
+from dyhead_det.prediction.onnx_session import OnnxSession
 from dyhead_det.prediction.predictor import load
 
 from conftest import SMALL_DETECTORS, make_config
@@ -56,9 +58,8 @@ def save_sharpened(path, config):
     return path
 
 
-def export_small(checkpoint, out, **options):
-    defaults = {"check_image": None, "takes_uint8": False, "short_edge": None, "long_edge": None}
-    return export(checkpoint, out, **{**defaults, **options})
+def export_small(checkpoint, out, *, overwrite=False, **options):
+    return export(checkpoint, out, ExportOptions(**options), overwrite=overwrite)
 
 
 def noise(size_hw):
@@ -103,17 +104,75 @@ def test_every_detector_finds_the_same_at_every_size(name, dyhead, tiny_dataset,
     assert_same_on_all_sizes(checkpoint, tmp_path / "model.onnx")
 
 
+def assert_as_the_checkpoint(checkpoint, path, precision="float32"):
+    """Compare at every size; in a batch's file an image stands beside its mirror image."""
+    session, predictor = OnnxSession(path, num_threads=1), load(checkpoint, device="cpu")
+    tolerance, total = TOLERANCES[precision], Agreement(0, 0, 0, 0)
+    for size_hw in SIZES_HW + THIN_HW:
+        image = noise(size_hw)
+        images = [image] if session.batch is None else [image, image.flip(2)]
+        found = session.detect([(each / 255).numpy() for each in images])
+        for each, outputs in zip(images, found, strict=True):
+            total += compare(predictor.predict(each, min_score=0), *outputs, tolerance)
+    assert total.num_detections > 20
+    assert total.is_within(tolerance)
+
+
+@pytest.mark.parametrize("name", SMALL_DETECTORS)
+def test_a_file_for_batches_finds_in_each_image_what_the_checkpoint_finds(
+    name, tiny_dataset, tmp_path
+):
+    config = small_config(tiny_dataset, name, dyhead={"num_blocks": 1})
+    checkpoint = save_sharpened(tmp_path / "best.pt", config)
+    # All in one: a batch's file is made of two, and half precision of other casts.
+    export_small(checkpoint, tmp_path / "a.onnx", batch="dynamic", deform="gather")
+    assert_as_the_checkpoint(checkpoint, tmp_path / "a.onnx")
+    assert b"DeformConv" not in (tmp_path / "a.onnx").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALL_DETECTORS)
+def test_half_precision_is_close(name, tiny_dataset, tmp_path):
+    config = small_config(tiny_dataset, name, dyhead={"num_blocks": 1})
+    checkpoint = save_sharpened(tmp_path / "best.pt", config)
+    export_small(checkpoint, tmp_path / "full.onnx")
+    export_small(checkpoint, tmp_path / "half.onnx", half=True)
+    assert_as_the_checkpoint(checkpoint, tmp_path / "half.onnx", "float16")
+    half, full = ((tmp_path / name).stat().st_size for name in ("half.onnx", "full.onnx"))
+    assert half < 0.75 * full
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fasterrcnn", "atss"])
+def test_8_bits_are_close_and_small(name, tiny_dataset, tmp_path):
+    config = small_config(tiny_dataset, name, dyhead={"num_blocks": 1})
+    checkpoint = save_sharpened(tmp_path / "best.pt", config)
+    images = tiny_dataset / "images"
+    export_small(checkpoint, tmp_path / "a.onnx", int8=images, batch=3, takes_uint8=True)
+    session = OnnxSession(tmp_path / "a.onnx")
+    assert (session.batch, session.takes_uint8) == (3, True)
+    # Of four images the file of three takes three, and one that it is given thrice.
+    four = [noise((40, 60)).numpy()] * 4
+    assert len({len(scores) for _, scores, _ in session.detect(four)}) == 1
+    assert b"QuantizeLinear" in (tmp_path / "a.onnx").read_bytes()
+    assert json.loads(session.metadata["export"]) == {
+        "batch": 3,
+        "precision": "int8",
+        "deform": "op",
+    }
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "model"),
+    ("name", "model", "batch"),
     [
-        ("fasterrcnn", {"compat": "detectron2"}),
-        ("retinanet", {"compat": "detectron2"}),
-        ("atss", {"compat": "detectron2"}),
-        ("atss", {"compat": "mmdet", "resize": "cv2"}),
+        ("fasterrcnn", {"compat": "detectron2"}, None),
+        ("retinanet", {"compat": "detectron2"}, "dynamic"),
+        ("atss", {"compat": "detectron2"}, None),
+        ("atss", {"compat": "mmdet", "resize": "cv2"}, 2),
     ],
 )
-def test_the_original_conventions_hold_in_the_file(name, model, tmp_path):
+def test_the_original_conventions_hold_in_the_file(name, model, batch, tmp_path):
     rule = "cropped" if model["compat"] == "mmdet" else "flattened"
     config = small_config(
         tmp_path,  # without data: noise is looked at
@@ -123,8 +182,8 @@ def test_the_original_conventions_hold_in_the_file(name, model, tmp_path):
         input={"short_edge": 64, "long_edge": 96, "resize": model.get("resize", "auto")},
     )
     checkpoint = save_sharpened(tmp_path / "imported.pt", config)
-    assert export_small(checkpoint, tmp_path / "model.onnx").image == "noise"
-    assert_same_on_all_sizes(checkpoint, tmp_path / "model.onnx")
+    assert export_small(checkpoint, tmp_path / "model.onnx", batch=batch).image == "noise"
+    assert_as_the_checkpoint(checkpoint, tmp_path / "model.onnx")
 
 
 @pytest.mark.filterwarnings("ignore")  # of the exporter, which is called as `write_graph` calls it
@@ -221,6 +280,8 @@ def test_nothing_but_an_onnx_file_is_written_and_none_is_replaced_unasked(tmp_pa
     with pytest.raises(ConfigError, match=r"x\.engine: what is written is an ONNX file"):
         export_small(nowhere, tmp_path / "x.engine", overwrite=True)
     (tmp_path / "x.onnx").write_text("an older one")
+    with pytest.raises(ConfigError, match="--half and --int8 are two precisions"):
+        export_small(nowhere, tmp_path / "y.onnx", half=True, int8=tmp_path)
     with pytest.raises(ConfigError, match=r"x\.onnx is there already; .*--overwrite"):
         export_small(nowhere, tmp_path / "x.onnx")
     with pytest.raises(ConfigError, match=r"x\.onnx: cannot be written \(Not a directory\)"):
@@ -293,5 +354,5 @@ def test_objects_are_paired_by_class_place_and_score(theirs, unpaired, box_diffe
     ours = Detections(*found([BOX, OTHER], [0.9, 0.8], [0, 1]), categories)
     agreement = compare(ours, *theirs)
     assert agreement.num_unpaired == unpaired
-    assert agreement.is_close == (unpaired == 0)
+    assert agreement.is_within(TOLERANCES["float32"]) == (unpaired == 0)
     assert agreement.box_difference == pytest.approx(box_difference, abs=1e-5)

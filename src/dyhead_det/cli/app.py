@@ -9,7 +9,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from dyhead_det import __version__
-from dyhead_det.cli import compare, config, data, predict, run, tools, weights
+from dyhead_det.cli import compare, config, data, deploy, predict, run, tools, weights
 from dyhead_det.cli.streams import flush_streams, prepare_streams, write_message
 from dyhead_det.errors import DyHeadDetError, OutOfMemoryError, OutputError
 from dyhead_det.escaping import printable, printable_lines
@@ -34,8 +34,9 @@ app.command("eval")(run.evaluate)
 app.command()(compare.compare)
 app.command()(predict.predict)
 app.command()(tools.explain)
-app.command()(tools.export)
+app.command()(deploy.export)
 app.command()(tools.info)
+app.command()(deploy.benchmark)
 app.add_typer(config.app, name="config")
 app.add_typer(data.app, name="data")
 app.add_typer(weights.app, name="weights")

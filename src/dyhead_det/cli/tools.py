@@ -1,4 +1,4 @@
-"""`info`, `explain` and `export`: what a checkpoint is, what it sees, and it for other programs."""
+"""`info` and `explain`: what a checkpoint is, and what it sees."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,9 +8,7 @@ import typer
 from dyhead_det.cli.quick_imports import quick_imports
 from dyhead_det.cli.run import (
     CheckpointFile,
-    LongEdge,
     MinScoreOption,
-    ShortEdge,
     read_min_score,
 )
 from dyhead_det.cli.streams import echo
@@ -89,37 +87,3 @@ def explain(
         min_score=least_score,
     )
     echo(f"written: {written.picture}, {written.arrays}")
-
-
-def export(
-    checkpoint: CheckpointFile,
-    out: Annotated[Path, typer.Argument(dir_okay=False, help="The ONNX file to write.")],
-    check_image: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True,
-            dir_okay=False,
-            help="Compare file and checkpoint on this image [default: one of the validation data].",
-        ),
-    ] = None,
-    uint8: Annotated[
-        bool, typer.Option("--uint8", help="Take pixels in 0..255 instead of floats in [0, 1].")
-    ] = False,
-    short_edge: ShortEdge = None,
-    long_edge: LongEdge = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
-) -> None:
-    """Write a checkpoint as an ONNX file that finds the same."""
-    with quick_imports():
-        from dyhead_det.export.export import export as export_checkpoint
-
-    summary = export_checkpoint(
-        checkpoint,
-        out,
-        check_image=check_image,
-        takes_uint8=uint8,
-        short_edge=short_edge,
-        long_edge=long_edge,
-        overwrite=overwrite,
-    )
-    echo(summary)

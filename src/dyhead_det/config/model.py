@@ -171,7 +171,7 @@ class DyHeadConfig(Section):
         "which a detector whose weights were trained without it may start from.",
         unit="factor",
     )
-    deform_backend: Literal["auto", "torchvision", "gather", "reference"] = setting(
+    deform_backend: Literal["auto", "torchvision", "gather", "reference", "grid_sample"] = setting(
         "auto", "Who computes deformable convolutions; the results are the same."
     )
 

@@ -9,16 +9,36 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dyhead_det.errors import ExportError
-from dyhead_det.export.onnx_graph import INPUT
 from dyhead_det.prediction.detections import Detections
+from dyhead_det.prediction.onnx_session import Found, OnnxSession
 
-BOX_TOLERANCE = 0.1
-"""Pixels of the image that was given."""
-SCORE_TOLERANCE = 1e-3
-# Of two candidates that lie upon each other, the better one is kept; where they are equal to
-# rounding, either may be, so that a sound file now and then has another box than the detector.
-UNPAIRED_SHARE = 0.05
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """What counts as the same object, and how many may have no counterpart.
+
+    Of two candidates that lie upon each other, the better one is kept; where they are equal to
+    rounding, either may be, so that a sound file now and then has another box than the detector.
+
+    pixels: of the image that was given, on any side of a box.
+    side_share: or of the box's longer side, whichever is more.
+    score: between two scores.
+    min_score: weaker objects need no counterpart.
+    unpaired_share: of the objects.
+    """
+
+    pixels: float
+    side_share: float
+    score: float
+    min_score: float
+    unpaired_share: float
+
+
+TOLERANCES = {
+    "float32": Tolerance(0.1, 0, 1e-3, 0, 0.05),
+    "float16": Tolerance(1, 0.01, 0.02, 0.1, 0.1),
+    "int8": Tolerance(4, 0.2, 0.2, 0.3, 0.25),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +56,9 @@ class Agreement:
     box_difference: float
     score_difference: float
 
-    @property
-    def is_close(self) -> bool:
+    def is_within(self, tolerance: Tolerance) -> bool:
         """Whether only rounding tells the two apart."""
-        return self.num_unpaired <= UNPAIRED_SHARE * self.num_detections
+        return self.num_unpaired <= tolerance.unpaired_share * self.num_detections
 
     def __add__(self, other: "Agreement") -> "Agreement":
         """Take the objects of two images together."""
@@ -59,7 +78,7 @@ class Agreement:
         )
 
 
-def run_file(path: Path, images: Sequence[Tensor]) -> list[tuple[NDArray[np.generic], ...]]:
+def run_file(path: Path, images: Sequence[Tensor]) -> list[Found]:
     """Let onnxruntime find objects: per image boxes (N, 4), scores (N,) and labels (N,).
 
     Args:
@@ -69,50 +88,47 @@ def run_file(path: Path, images: Sequence[Tensor]) -> list[tuple[NDArray[np.gene
     Raises:
         ExportError: if onnxruntime cannot run it.
     """
-    import onnxruntime  # noqa: PLC0415 - an extra
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # nothing beside the error below
-    options.intra_op_num_threads = torch.get_num_threads()
-    try:
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        return [tuple(session.run(None, {INPUT: image.numpy()})) for image in images]
-    except Exception as error:  # onnxruntime's errors have no other base in common
-        reason = str(error).strip().partition("\n")[0]
-        raise ExportError(
-            f"onnxruntime {onnxruntime.__version__} (1.25 or newer is needed) cannot run the "
-            f"exported detector: {reason}"
-        ) from error
+    session = OnnxSession(path, num_threads=torch.get_num_threads())
+    return session.detect([image.numpy() for image in images])
 
 
 def compare(
     expected: Detections,
-    boxes: NDArray[np.generic],
-    scores: NDArray[np.generic],
-    labels: NDArray[np.generic],
+    boxes: NDArray[np.floating],
+    scores: NDArray[np.floating],
+    labels: NDArray[np.integer],
+    tolerance: Tolerance = TOLERANCES["float32"],
 ) -> Agreement:
     """Pair objects of the same class, the best choosing first.
 
     Args:
-        expected: N objects.
+        expected: N objects, best first.
         boxes: (M, 4), in the same pixels.
         scores: (M,).
         labels: (M,).
+        tolerance: what counts as the same.
     """
     box_differences, score_differences = [0.0], [0.0]
     is_free = np.ones(len(boxes), dtype=bool)
-    for box, score, label in zip(expected.boxes, expected.scores, expected.labels, strict=True):
+    is_expected = expected.scores >= tolerance.min_score
+    for box, score, label in zip(
+        *(each[is_expected] for each in (expected.boxes, expected.scores, expected.labels)),
+        strict=True,
+    ):
         apart = np.abs(boxes - box).max(axis=1)  # (M,)
         score_apart = np.abs(scores - score)
+        pixels = max(tolerance.pixels, tolerance.side_share * (box[2:] - box[:2]).max())
         fits = is_free & (labels == label)
-        fits &= (apart <= BOX_TOLERANCE) & (score_apart <= SCORE_TOLERANCE)
+        fits &= (apart <= pixels) & (score_apart <= tolerance.score)
         if fits.any():
             nearest = np.where(fits, apart, np.inf).argmin()
             is_free[nearest] = False
             box_differences.append(float(apart[nearest]))
             score_differences.append(float(score_apart[nearest]))
-    num_detections = max(len(boxes), len(expected))
-    num_paired = len(box_differences) - 1
+    num_expected, num_paired = int(is_expected.sum()), len(box_differences) - 1
+    # What is only just strong enough in the file may be too weak in the detector.
+    num_more = int((is_free & (scores >= tolerance.min_score + tolerance.score)).sum())
+    num_unpaired = max(num_expected - num_paired, num_more)
     return Agreement(
-        num_detections, num_detections - num_paired, max(box_differences), max(score_differences)
+        num_paired + num_unpaired, num_unpaired, max(box_differences), max(score_differences)
     )

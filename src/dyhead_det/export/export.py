@@ -1,39 +1,53 @@
 """Checkpoint -> ONNX file, which is written only if it finds what the checkpoint finds."""
 
 import importlib.util
-import json
 import logging
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from tqdm import tqdm
 
-from dyhead_det import __version__
-from dyhead_det.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from dyhead_det.config.schema import RunConfig, to_plain
+from dyhead_det.checkpoints.checkpoint import load_checkpoint
+from dyhead_det.config.schema import RunConfig
 from dyhead_det.data.build_datasets import load_validation_data
 from dyhead_det.distributed.device import images_to_device
 from dyhead_det.errors import ConfigError, DatasetError, ExportError
 from dyhead_det.escaping import printable
-from dyhead_det.export.check import Agreement, compare, run_file
-from dyhead_det.export.onnx_graph import add_metadata, write_graph
+from dyhead_det.export.batch_graph import BATCH_INPUT, write_batch_graph
+from dyhead_det.export.check import TOLERANCES, Agreement, Tolerance, compare, run_file
+from dyhead_det.export.half import to_half
+from dyhead_det.export.metadata import add_metadata, describe_file
+from dyhead_det.export.onnx_graph import INPUT, exportable, write_graph
+from dyhead_det.export.options import ExportOptions
+from dyhead_det.export.quantize import NUM_CALIBRATION_IMAGES, quantize
 from dyhead_det.files import require_new, require_writable, written_whole
 from dyhead_det.models.detectors import Detector
 from dyhead_det.prediction.arguments import require_edges
 from dyhead_det.prediction.images import as_image
 from dyhead_det.prediction.predictor import Predictor, rebuild_detector
+from dyhead_det.prediction.sources.files import find_images
 
 logger = logging.getLogger(__name__)
 
 # How many validation images are looked at for one with objects in it.
 NUM_TRIED_IMAGES = 20
 
-DESCRIPTION = (
+ONE_IMAGE = (
     "An object detector. Input: one RGB image (3, height, width) of any size, {pixels}. Outputs: "
     "boxes (N, 4), x1 y1 x2 y2 in pixels of that image; scores (N,) in [0, 1], best first; labels "
     "(N,), whose names are in the metadata `categories`."
+)
+MANY_IMAGES = (
+    "An object detector. Input: RGB images (B, 3, height, width) of one size, any, {pixels}. "
+    "Outputs: num_detections (B,), the number N of objects of each image; boxes (B, D, 4), x1 y1 "
+    "x2 y2 in pixels of the images; scores (B, D) in [0, 1], best first; labels (B, D), whose "
+    "names are in the metadata `categories`; behind the first N rows of an image, labels are -1."
 )
 
 
@@ -62,11 +76,9 @@ class ExportSummary:
 def export(
     checkpoint: Path,
     out: Path,
+    options: ExportOptions,
     *,
-    check_image: Path | None,
-    takes_uint8: bool,
-    short_edge: int | None,
-    long_edge: int | None,
+    check_image: Path | None = None,
     overwrite: bool = False,
 ) -> ExportSummary:
     """Write a checkpoint as an ONNX file.
@@ -74,22 +86,22 @@ def export(
     Args:
         checkpoint: `best.pt` or `last.pt` of a run, or imported weights.
         out: the ONNX file; its name ends with `.onnx`.
+        options: what kind of file.
         check_image: what file and checkpoint are compared on; None for one of the run's validation
             images, or noise where they are not at hand.
-        takes_uint8: the file takes pixels in 0..255, not floats in [0, 1].
-        short_edge: the file resizes images to this shorter edge; see `predictor.load`.
-        long_edge: bound of the longer edge.
         overwrite: replace a file that is there.
 
     Raises:
         CheckpointError: if the checkpoint cannot be used.
-        ConfigError: if `out` is there already, has another suffix or cannot be written.
-        DatasetError: if `check_image` cannot be read.
+        ConfigError: if options exclude each other, or `out` is there already, has another suffix
+            or cannot be written.
+        DatasetError: if `check_image` or the images to calibrate on cannot be read.
         ExportError: if the detector cannot be exported, or the file finds something else. Nothing
             is written then.
     """
     require_packages()
-    require_edges(short_edge, long_edge)
+    options.require_possible()
+    require_edges(options.short_edge, options.long_edge)
     if out.suffix.lower() != ".onnx":
         raise ConfigError(
             f"{out}: what is written is an ONNX file; give it a name that ends with .onnx (other "
@@ -98,16 +110,21 @@ def export(
     require_new(out, overwrite=overwrite)
     require_writable(out.parent, option="OUT")
     content = load_checkpoint(checkpoint)
-    detector = rebuild_detector(content, short_edge=short_edge, long_edge=long_edge)
+    detector = rebuild_detector(content, short_edge=options.short_edge, long_edge=options.long_edge)
     predictor = Predictor(detector, content.categories, device=torch.device("cpu"))
-    image, name = _choose_image(check_image, content.config, predictor)
-    metadata = _metadata(content, detector, takes_uint8=takes_uint8)
-    pixels = "uint8 in 0..255" if takes_uint8 else "float32 in [0, 1]"
+    tolerance = TOLERANCES[options.precision]
+    image, name = _choose_image(check_image, content.config, predictor, tolerance)
     with written_whole(out) as unfinished:
-        write_graph(detector, unfinished, _as_input(image, takes_uint8=takes_uint8))
-        add_metadata(unfinished, metadata, description=DESCRIPTION.format(pixels=pixels))
-        agreement = _check(unfinished, predictor, image, takes_uint8=takes_uint8)
-        if not agreement.is_close:
+        _write(detector, unfinished, image, options)
+        pixels = "uint8 in 0..255" if options.takes_uint8 else "float32 in [0, 1]"
+        description = ONE_IMAGE if options.batch is None else MANY_IMAGES
+        add_metadata(
+            unfinished,
+            describe_file(content, detector, options),
+            description=description.format(pixels=pixels),
+        )
+        agreement = _check(unfinished, predictor, image, options)
+        if not agreement.is_within(tolerance):
             raise ExportError(
                 f"{out} was not written: it does not find what {checkpoint} finds in {name} "
                 f"({agreement}); sizes may matter, try --short-edge and --long-edge"
@@ -128,18 +145,19 @@ def require_packages() -> None:
 
 
 def _choose_image(
-    check_image: Path | None, config: RunConfig, predictor: Predictor
+    check_image: Path | None, config: RunConfig, predictor: Predictor, tolerance: Tolerance
 ) -> tuple[Tensor, str]:
     """Return an image (3, H, W) uint8, with objects in it if there is one, and its name."""
     candidates: Iterable[tuple[Tensor, str]] = _default_images(config)
     if check_image is not None:
         candidates = [(as_image(check_image), str(check_image))]
     for image, name in candidates:
-        if predictor.predict(image, min_score=0):
+        if predictor.predict(image, min_score=tolerance.min_score):
             return image, name
     logger.warning(
-        "the checkpoint finds nothing in %s: the check can only tell that the ONNX file finds "
+        "the checkpoint finds nothing%s in %s: the check can only tell that the ONNX file finds "
         "nothing either; give a picture with objects by --check-image",
+        f" that scores {tolerance.min_score:g}" if tolerance.min_score else "",
         name,
     )
     return image, name
@@ -163,37 +181,57 @@ def _default_images(config: RunConfig) -> Iterator[tuple[Tensor, str]]:
     yield torch.randint(256, size, generator=generator, dtype=torch.uint8), "noise"
 
 
-def _as_input(image: Tensor, *, takes_uint8: bool) -> Tensor:
-    return image if takes_uint8 else images_to_device([image], torch.device("cpu"))[0]
+def _write(detector: Detector, path: Path, image: Tensor, options: ExportOptions) -> None:
+    """Write the graph, without metadata."""
+    recorded = exportable(detector, options.deform)
+    if options.half:
+        to_half(recorded)
+    given = _as_input(image, options)
+    if options.batch is None:
+        write_graph(recorded, path, given)
+    else:
+        write_batch_graph(recorded, path, given, options.batch)
+    if options.int8 is not None:
+        quantize(
+            path,
+            path,
+            _calibration_inputs(options.int8, options),
+            input_name=INPUT if options.batch is None else BATCH_INPUT,
+        )
 
 
-def _check(path: Path, predictor: Predictor, image: Tensor, *, takes_uint8: bool) -> Agreement:
+def _calibration_inputs(folder: Path, options: ExportOptions) -> Iterator[NDArray[np.generic]]:
+    """Yield what the file takes, made of images evenly spread over a folder."""
+    sources = find_images([folder], except_in=Path(os.devnull))
+    step = max(1, len(sources) // NUM_CALIBRATION_IMAGES)
+    chosen = sources[::step][:NUM_CALIBRATION_IMAGES]
+    for source in tqdm(chosen, desc="calibration", unit="image", leave=False):
+        image = _as_input(as_image(source.path), options).numpy()
+        if options.batch is None:
+            yield image
+        else:
+            size = 1 if options.batch == "dynamic" else options.batch
+            yield np.repeat(image[None], size, axis=0)
+
+
+def _as_input(image: Tensor, options: ExportOptions) -> Tensor:
+    return image if options.takes_uint8 else images_to_device([image], torch.device("cpu"))[0]
+
+
+def _check(path: Path, predictor: Predictor, image: Tensor, options: ExportOptions) -> Agreement:
     """Compare on an image, and on a part of it that is as high as it was wide.
 
     The second has another size and another proportion: that sizes were recorded as constants would
-    not show in the first.
+    not show in the first. A batch has each of them upside down, too.
     """
     turned = image.transpose(1, 2)[:, :, : max(1, 2 * image.shape[1] // 3)].contiguous()
-    images = (image, turned)
-    outputs_of_file = run_file(path, [_as_input(each, takes_uint8=takes_uint8) for each in images])
-    first, second = (
-        compare(predictor.predict(each, min_score=0), *outputs)
+    images = [image, turned]
+    if options.batch is not None:
+        images = [each for image in images for each in (image, image.flip(1))]
+    outputs_of_file = run_file(path, [_as_input(each, options) for each in images])
+    tolerance = TOLERANCES[options.precision]
+    agreements = [
+        compare(predictor.predict(each, min_score=0), *outputs, tolerance)
         for each, outputs in zip(images, outputs_of_file, strict=True)
-    )
-    return first + second
-
-
-def _metadata(content: Checkpoint, detector: Detector, *, takes_uint8: bool) -> dict[str, str]:
-    """Return what a user of the file needs to know, as JSON by name."""
-    resizing = {
-        **to_plain(content.config.model.input),
-        "short_edge": detector.transform.min_size[-1],
-        "long_edge": detector.transform.max_size,
-        "pixels": "uint8" if takes_uint8 else "float32",
-    }
-    return {
-        "categories": json.dumps(content.categories.to_plain()),
-        "input": json.dumps(resizing),
-        "model": json.dumps(to_plain(content.config.model)),
-        "dyhead_det_version": json.dumps(__version__),
-    }
+    ]
+    return sum(agreements[1:], start=agreements[0])

@@ -8,7 +8,7 @@ through. It knows all operators but the deformable convolution, for which ONNX h
 import copy
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from torch.onnx import symbolic_helper
 from dyhead_det.dyhead.head import DyHead
 from dyhead_det.dyhead.stacked import StackedDyHead
 from dyhead_det.errors import ExportError
+from dyhead_det.export.options import Deform
 from dyhead_det.models.detectors import Detector
 
 # The first with DeformConv, and all that the rest needs.
@@ -41,8 +42,7 @@ class OneImage(nn.Module):
         Args:
             image: (3, H, W) RGB, uint8 in 0..255 or float32 in [0, 1].
         """
-        pixels = image.float() / 255 if image.dtype == torch.uint8 else image
-        (prediction,) = self.detector([pixels])
+        (prediction,) = self.detector([as_float(image)])
         return prediction["boxes"], prediction["scores"], prediction["labels"]
 
 
@@ -50,28 +50,56 @@ def write_graph(detector: Detector, path: Path, image: Tensor) -> None:
     """Write an ONNX file for images of any size.
 
     Args:
-        detector: in evaluation mode, on the CPU; it is left as it is.
+        detector: in evaluation mode, on the CPU, as `exportable` returns it.
         path: the file to write.
         image: what is recorded, (3, H, W); its type is that of the file's input.
 
     Raises:
         ExportError: if the detector has an operator that ONNX or the exporter does not know.
     """
-    sizes = {INPUT: {1: "height", 2: "width"}, **{name: {0: "num_detections"} for name in OUTPUTS}}
+    record(
+        OneImage(detector),
+        (image,),
+        path,
+        inputs={INPUT: {1: "height", 2: "width"}},
+        outputs={name: {0: "num_detections"} for name in OUTPUTS},
+    )
+
+
+def record(
+    module: nn.Module,
+    arguments: Sequence[Tensor],
+    path: Path,
+    *,
+    inputs: Mapping[str, Mapping[int, str]],
+    outputs: Mapping[str, Mapping[int, str]],
+) -> None:
+    """Write what tensors go through in a module as an ONNX file.
+
+    Args:
+        module: takes and returns tensors, or a tuple of them.
+        arguments: what is recorded.
+        path: the file to write.
+        inputs: names of the arguments, and those of the axes of any size.
+        outputs: the same of the results.
+
+    Raises:
+        ExportError: if the module has an operator that ONNX or the exporter does not know.
+    """
     try:
         with _deform_conv_known(), _standard_output_closed(), warnings.catch_warnings():
             # Hundreds: of every place where Python looks at a size. Whether one of them matters is
             # found out by running the file on images of several sizes.
             warnings.simplefilter("ignore")
             torch.onnx.export(
-                OneImage(_exportable(detector)).eval(),
-                (image,),
+                module.eval(),
+                tuple(arguments),
                 path,
                 dynamo=False,
                 opset_version=OPSET,
-                input_names=[INPUT],
-                output_names=list(OUTPUTS),
-                dynamic_axes=sizes,
+                input_names=list(inputs),
+                output_names=list(outputs),
+                dynamic_axes={**inputs, **outputs},
             )
     except (RuntimeError, TypeError, ValueError) as error:
         # The exporter's own errors are RuntimeErrors; the others come from code of a backbone that
@@ -83,30 +111,24 @@ def write_graph(detector: Detector, path: Path, image: Tensor) -> None:
         ) from error
 
 
-def add_metadata(path: Path, texts: Mapping[str, str], *, description: str) -> None:
-    """Write texts by name into an ONNX file, and what it is.
+def exportable(detector: Detector, deform: Deform) -> Detector:
+    """Return a copy that computes the same in what an exporter knows.
 
     Args:
-        path: the file.
-        texts: what a runtime shows as its custom metadata.
-        description: for people.
+        detector: left as it is.
+        deform: by ONNX's deformable convolution, or by standard operators.
     """
-    import onnx  # noqa: PLC0415 - an extra
-
-    model = onnx.load(path)
-    model.doc_string = description
-    onnx.helper.set_model_props(model, dict(texts))
-    onnx.save(model, path)
-
-
-def _exportable(detector: Detector) -> Detector:
-    """Return a copy that computes the same in what an exporter knows."""
     detector = copy.deepcopy(detector)
     for module in detector.modules():
         if isinstance(module, DyHead | StackedDyHead):
             # The fast implementation is made of functions of our own.
-            module.deform_backend = "torchvision"
+            module.deform_backend = "torchvision" if deform == "op" else "grid_sample"
     return detector
+
+
+def as_float(image: Tensor) -> Tensor:
+    """Bring pixels to [0, 1]."""
+    return image.float() / 255 if image.dtype == torch.uint8 else image
 
 
 @symbolic_helper.parse_args(*"vvvvviiiiiiiib")

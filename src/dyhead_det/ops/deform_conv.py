@@ -11,6 +11,9 @@ and multiplies what it sampled with an ordinary 3x3 kernel (Zhu et al., arXiv 18
   precision.
 * ``torchvision``: the stock operator; computes in float32 or float64 only.
 * ``reference``: the formula in plain torch, to read and to compare with.
+* ``grid_sample``: PyTorch's sampler and an ordinary convolution, for exports to programs that know
+  no deformable convolution; slow, and where a location lies on a pixel to the digit, its gradient
+  may be that of either side.
 * ``auto``: ``gather`` on CPU and for half precision, else ``torchvision``.
 """
 
@@ -23,7 +26,7 @@ from torchvision.ops import deform_conv2d
 
 from dyhead_det.ops.gather.deform_conv import exact_dtype, gather_deform_conv2d, product_dtype
 
-DeformBackend = Literal["auto", "torchvision", "gather", "reference"]
+DeformBackend = Literal["auto", "torchvision", "gather", "reference", "grid_sample"]
 
 
 def modulated_deform_conv2d(
@@ -167,6 +170,29 @@ def sample_bilinear(x: Tensor, sampled_y: Tensor, sampled_x: Tensor) -> Tensor:
     )
 
 
+def _convolve_by_grid_sample(
+    x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor, *, stride: int
+) -> Tensor:
+    in_hw, (height, width) = x.shape[-2:], offset.shape[-2:]
+    taps = torch.arange(9, dtype=x.dtype, device=x.device)[:, None]
+    starts = (torch.div(taps, 3, rounding_mode="floor") - 1, taps.remainder(3) - 1)
+    row = stride * torch.arange(height, dtype=x.dtype, device=x.device)
+    column = stride * torch.arange(width, dtype=x.dtype, device=x.device)
+    locations = (row[:, None].expand(height, width), column.expand(height, width))
+    coordinates = []
+    for axis in (1, 0):  # the sampler takes x before y
+        moved = offset.flatten(2)[:, axis::2]  # (B, 9, H' * W')
+        sampled = locations[axis].flatten() + starts[axis] + moved
+        size = in_hw[axis]
+        sampled = torch.where((sampled >= -1) & (sampled < size), sampled, -1)
+        coordinates.append((2 * sampled + 1) / size - 1)  # -1 and 1 are the outer edges
+    read = F.grid_sample(x, torch.stack(coordinates, dim=3), align_corners=False)
+    weighed = read * mask.flatten(2)[:, None]  # (B, C, 9, H' * W')
+    return F.conv2d(weighed, weight.flatten(2)[..., None], bias).view(
+        len(x), len(weight), height, width
+    )
+
+
 class _Convolution(Protocol):
     def __call__(
         self, x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor, *, stride: int
@@ -177,4 +203,5 @@ CONVOLUTIONS: dict[str, _Convolution] = {
     "gather": gather_deform_conv2d,
     "torchvision": _convolve_by_torchvision,
     "reference": _convolve_by_the_formula,
+    "grid_sample": _convolve_by_grid_sample,
 }

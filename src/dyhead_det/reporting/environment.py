@@ -32,7 +32,7 @@ def describe_environment(device: torch.device) -> dict[str, str]:
         except PackageNotFoundError:  # not all of them are needed
             continue
     lines["operating system"] = platform.platform()
-    lines["CPU"] = f"{_cpu_name()}, {num_cores()} cores, threads: {torch.get_num_threads()}"
+    lines["CPU"] = f"{cpu_name()}, {num_cores()} cores, threads: {torch.get_num_threads()}"
     lines["device"] = _describe_device(device)
     lines["git revision"] = git_revision(Path.cwd()) or "none"
     return lines
@@ -69,7 +69,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
     return answer.stdout.strip() if answer.returncode == 0 else None
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
     """Return the name of the processor; Python does not know it on Linux."""
     path = Path("/proc/cpuinfo")
     if path.is_file():

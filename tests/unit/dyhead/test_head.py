@@ -189,7 +189,7 @@ def test_float64_stays_float64() -> None:
     assert {x.dtype for x in out} == {torch.double}
 
 
-@pytest.mark.parametrize("backend", ["auto", "torchvision", "gather", "reference"])
+@pytest.mark.parametrize("backend", ["auto", "torchvision", "gather", "reference", "grid_sample"])
 def test_every_backend_is_the_same_function(backend: str) -> None:
     torch.manual_seed(0)
     dyhead = small_dyhead("reference").double()

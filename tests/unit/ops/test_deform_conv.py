@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dyhead_det.ops.deform_conv import modulated_deform_conv2d, resolve_backend
 
-BACKENDS = ["torchvision", "gather", "reference"]
+BACKENDS = ["torchvision", "gather", "reference", "grid_sample"]
 
 
 def random_operands(

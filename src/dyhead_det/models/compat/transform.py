@@ -61,12 +61,17 @@ class CompatTransform(DetectorTransform):
         return self._normalized(self.resize_pixels(pixels, size_hw).to(image.dtype))
 
     def _normalized(self, pixels: Tensor) -> Tensor:
-        """Normalize (3, H, W) on the scale 0..255, as the originals do, to round alike."""
+        """Normalize (3, H, W) on the scale 0..255, as the originals do, to round alike.
+
+        Images of one size may lie one behind the other, as (B * 3, H, W).
+        """
         mean, std = (
             torch.tensor([255 * value for value in values], device=pixels.device)
             for values in (self.image_mean, self.image_std)
         )
-        return (pixels - mean[:, None, None]) / std[:, None, None]
+        images = pixels.reshape(-1, 3, *pixels.shape[1:])
+        normalized: Tensor = (images - mean[:, None, None]) / std[:, None, None]
+        return normalized.flatten(0, 1)
 
     def postprocess(
         self,

@@ -1,0 +1,1 @@
+"""How fast a checkpoint and the files made from it are, and what memory they take."""
