@@ -42,23 +42,23 @@ def write_batch_graph(detector: Detector, path: Path, image: Tensor, batch: Batc
     """
     import onnx  # noqa: PLC0415 - an extra
 
-    shared, images = SharedPart(detector), torch.stack([image, image])
+    shared = SharedPart(detector)
     with torch.no_grad():
-        tensors = shared(images)
+        tensors = shared(image[None])  # of one: not while recorded, some resizing takes 3 channels
     names = [f"shared_{index}" for index in range(len(tensors))]
     sizes = {name: _axes_of_any_size(each, name) for name, each in zip(names, tensors, strict=True)}
     with TemporaryDirectory(dir=path.parent) as folder:
         shared_path, each_path = (Path(folder) / name for name in ("shared.onnx", "each.onnx"))
         record(
             shared,
-            (images,),
+            (torch.stack([image, image]),),
             shared_path,
             inputs={BATCH_INPUT: {0: "batch", 2: "height", 3: "width"}},
             outputs={name: {0: "batch", **axes} for name, axes in sizes.items()},
         )
         record(
             EachImage(detector, shared.map_names),
-            (image, *(each[:1] for each in tensors)),
+            (image, *tensors),
             each_path,
             inputs={INPUT: {1: "height", 2: "width"}, **sizes},
             outputs={name: {} for name in (*OUTPUTS, COUNT)},

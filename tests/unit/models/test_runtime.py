@@ -41,7 +41,8 @@ def small_detector(backend="gather", norm="frozen"):
     config = make_config(
         model={
             "backbone": {"norm": norm},
-            # A small scale: DyHead's maxima have kinks, where rounding decides the gradient.
+            # A small scale: DyHead's maxima have kinks, where rounding decides the gradient. In
+            # float64 and at a scale of 1 compiled and eager gradients agree within 2e-15.
             "dyhead": {
                 "num_blocks": 1,
                 "deform_backend": backend,
