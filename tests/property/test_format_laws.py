@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,12 @@ from PIL import Image
 
 from dyhead_det.data.coco.dataset import load_coco
 from dyhead_det.data.formats.parts import read_parts
+from dyhead_det.data.formats.read import read_annotations
 from dyhead_det.data.formats.source import Source
 from dyhead_det.data.formats.write import write_dataset
 from dyhead_det.data.formats.xml_tree import read_xml
 from dyhead_det.data.stratified_split import held_out
+from dyhead_det.errors import DatasetError
 
 SIZES = [(640, 480), (37, 53), (1001, 333)]
 
@@ -141,3 +144,38 @@ def test_a_share_is_near_to_what_was_asked_for_in_every_class(shown, share, seed
     for k in range(4):
         has_class = np.array([k in classes for classes in shown])
         assert abs(flags[has_class].sum() - share * has_class.sum()) <= 3
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    """A YOLO and a VOC data set of one image, whose files are replaced."""
+    folder = tmp_path_factory.mktemp("hostile")
+    dataset = load(folder, ["cat"], [((37, 53), [[1, 1, 9, 9]])], [[0]])
+    for form in ("yolo", "voc"):
+        write_dataset({"train": [dataset]}, folder / form, form)
+    return folder
+
+
+FILES = ["yolo/data.yaml", "yolo/labels/train/1.txt", "voc/Annotations/1.xml"]
+FILES += ["voc/ImageSets/Main/train.txt", "voc/labels.txt"]
+PIECES = ["0", " ", "\n", "nan", "1e999", "-1", "0.5", "<object>", "</object>", "<bndbox>", "&a;"]
+PIECES += ["<name>", "names:", "train:", "..", "/", "[", "{", "\x00", "\u202e", "é", "<!DOCTYPE a>"]
+
+
+@settings(max_examples=150)
+@given(
+    name=st.sampled_from(FILES),
+    cut=st.tuples(st.integers(0, 400), st.integers(0, 30)),
+    pieces=st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=5)), max_size=8),
+)
+def test_whatever_a_file_holds_it_is_read_or_refused(hostile, name, cut, pieces):
+    path = hostile / name
+    before = path.read_bytes()
+    start, length = cut
+    inserted = "".join(pieces).encode("utf-8", errors="surrogatepass")
+    path.write_bytes(before[:start] + inserted + before[start + length :])
+    with suppress(DatasetError):
+        dataset, problems, _ = read_annotations(Source(hostile / name.split("/")[0]))
+        assert np.isfinite(dataset.boxes).all()
+        assert len(dataset) <= 1 or problems.refused
+    path.write_bytes(before)

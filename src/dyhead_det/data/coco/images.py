@@ -78,7 +78,7 @@ def _file_names(
     names = []
     for row, record in enumerate(records):
         written = record.get("file_name")
-        name = _relative_name(written)
+        name = relative_name(written)
         if name is not None and "\\" in str(written):
             problems.repair("file_name with backslashes, read as folders, image ids", [ids[row]])
         if name is None and (written is None or written == ""):
@@ -94,7 +94,7 @@ def _file_names(
     return names
 
 
-def _relative_name(written: object) -> str | None:
+def relative_name(written: object) -> str | None:
     """Return the name with forward slashes, None if it could lead out of the images folder."""
     if not isinstance(written, str):
         return None
@@ -119,7 +119,7 @@ def _name_from_url(url: object, folder: ImageFolder) -> str | None:
         parts = unquote(urlsplit(url).path).split("/")
     except ValueError:
         return None
-    below, alone = _relative_name("/".join(parts[-2:]).lstrip("/")), _relative_name(parts[-1])
+    below, alone = relative_name("/".join(parts[-2:]).lstrip("/")), relative_name(parts[-1])
     return alone if alone and alone in folder and (below is None or below not in folder) else below
 
 

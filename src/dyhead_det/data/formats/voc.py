@@ -15,20 +15,21 @@ from pathlib import Path
 from tqdm import tqdm
 
 from dyhead_det.data.coco.file import CocoRecords
+from dyhead_det.data.coco.images import relative_name
 from dyhead_det.data.coco.problems import AnnotationProblems
 from dyhead_det.data.coco.records import Record
 from dyhead_det.data.formats.part_names import names_of_part
+from dyhead_det.data.formats.text_files import read_lines
 from dyhead_det.data.formats.xml_tree import Element, read_xml
 from dyhead_det.data.images import image_suffixes
 from dyhead_det.errors import DatasetError
-from dyhead_det.files import open_file
+from dyhead_det.escaping import printable
 
 IMAGE_SETS = "ImageSets/Main"
 LABELS = "labels.txt"
 DECIMALS = 9  # of a pixel; beyond is what adding and subtracting 1 leaves
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 _FLAG = re.compile(r"\s+-?[01]$")  # behind the names in the lists of one class
-_MOST_LIST_BYTES = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -89,18 +90,14 @@ def find_voc(folder: Path, *, split: str, images: Path | None = None) -> VocFile
 
 def _listed(listed_in: Path, annotations: Path) -> list[Path]:
     """Return the XML files that a list names."""
-    try:
-        with open_file(listed_in) as file:
-            lines = file.read(_MOST_LIST_BYTES).decode("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{listed_in} cannot be read: {error}") from error
     paths = []
-    for line in map(str.strip, lines):
+    for line in read_lines(listed_in):
+        if relative_name(line) is None:
+            raise DatasetError(f"{listed_in} names no annotation: {printable(line, max_length=80)}")
         path = annotations / f"{line}.xml"
-        if line and not path.exists() and _FLAG.search(line):
+        if not path.exists() and _FLAG.search(line):
             path = annotations / f"{_FLAG.sub('', line)}.xml"
-        if line:
-            paths.append(path)
+        paths.append(path)
     return list(dict.fromkeys(paths))
 
 
@@ -190,12 +187,7 @@ def _class_names(
     used = {annotation["name"] for annotation in annotations}
     if files.labels is None:
         return sorted(used - {""})
-    try:
-        with open_file(files.labels) as file:
-            text = file.read(_MOST_LIST_BYTES).decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{files.labels} cannot be read: {error}") from error
-    names = [line.strip() for line in text.splitlines() if line.strip()]
+    names = read_lines(files.labels)
     unknown = used - set(names) - {""}
     problems.refuse(
         f"objects of classes that {LABELS} does not name",

@@ -20,9 +20,9 @@ from dyhead_det.data.coco.file import CocoRecords
 from dyhead_det.data.coco.problems import AnnotationProblems
 from dyhead_det.data.coco.records import Record
 from dyhead_det.data.formats.image_sizes import image_sizes
+from dyhead_det.data.formats.text_files import read_text
 from dyhead_det.data.formats.yolo_config import YoloConfig
 from dyhead_det.errors import DatasetError
-from dyhead_det.files import open_file
 
 _MALFORMED = "lines that are neither `class x y width height` nor a polygon, file and line"
 _NO_FRACTIONS = "lines with numbers beyond 0..1, fractions of the image (pixels?), file and line"
@@ -33,7 +33,6 @@ _GREATEST_FRACTION = 2.0  # boxes may reach out of their image
 # Undoes the rounding of fractions that were written with all their digits: 99.99999999999999 was
 # 100, and an area of 32 x 32 pixels shall stay one.
 _DECIMALS = 9
-_MOST_BYTES = 1 << 26
 
 
 @dataclass
@@ -171,15 +170,13 @@ def _images(
 def _read_lines(path: Path, problems: AnnotationProblems) -> list[str] | None:
     """Return the lines of a label file, None where there is none or it cannot be read."""
     try:
-        with open_file(path) as file:
-            content = file.read(_MOST_BYTES)
-        return content.decode("utf-8-sig").split("\n")
+        return read_text(path).split("\n")
     except FileNotFoundError:
         return None
     except OSError as error:
         problems.refuse("label files that cannot be read", [f"{path}: {error.strerror}"])
-    except UnicodeDecodeError:
-        problems.refuse("label files that are no text", [path])
+    except ValueError as error:
+        problems.refuse("label files that are no text", [f"{path}: {error}"])
     return None
 
 

@@ -8,12 +8,10 @@ from typing import Any
 
 from dyhead_det.config.yaml12 import MAX_CHARACTERS, read_yaml
 from dyhead_det.data.formats.part_names import PARTS, names_of_part
+from dyhead_det.data.formats.text_files import read_lines, read_text
 from dyhead_det.data.images import image_suffixes
 from dyhead_det.errors import DatasetError
 from dyhead_det.escaping import listed, printable
-from dyhead_det.files import open_file
-
-_MOST_LIST_BYTES = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ class YoloConfig:
             found = _normal(place).rglob("*")
             return sorted(path for path in found if path.suffix.lower() in suffixes)
         if place.is_file() and place.suffix.lower() == ".txt":
-            return [_listed_image(line, place, self.root) for line in _lines(place)]
+            return [_listed_image(line, place, self.root) for line in read_lines(place)]
         raise DatasetError(
             f"{self.path}: {split}: {printable(entry)} is neither a folder nor a .txt list of "
             f"images; looked for {place}"
@@ -117,8 +115,7 @@ def read_yaml_mapping(path: Path) -> dict[str, Any]:
         DatasetError: if it cannot be read, or is no mapping.
     """
     try:
-        with open_file(path) as file:
-            text = file.read(4 * MAX_CHARACTERS).decode("utf-8-sig")
+        text = read_text(path, max_bytes=4 * MAX_CHARACTERS)
         content, problems = read_yaml(text, is_foreign=True)
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
@@ -183,17 +180,6 @@ def _num_box_values(shape: object, path: Path) -> int | None:
     if not isinstance(shape, list) or not is_shape:
         raise DatasetError(f"{path}: kpt_shape: not two numbers")
     return 4 + math.prod(shape)
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        with open_file(path) as file:
-            text = file.read(_MOST_LIST_BYTES).decode("utf-8-sig")
-    except OSError as error:
-        raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{path} is no UTF-8 text") from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _listed_image(line: str, listed_in: Path, root: Path) -> Path:

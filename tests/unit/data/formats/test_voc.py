@@ -88,6 +88,13 @@ def test_lists_may_hold_flags_and_other_splits_are_named(folder):
         load_annotations(Source(folder), part="val")
 
 
+@pytest.mark.parametrize("name", ["/etc/passwd", "../a", "//x"])
+def test_a_list_does_not_lead_out_of_the_folder(folder, name):
+    (folder / "ImageSets" / "Main" / "train.txt").write_text(f"{name}\n")
+    with pytest.raises(DatasetError, match=r"train\.txt names no annotation"):
+        load(folder)
+
+
 def test_what_is_listed_and_not_there_is_refused(folder):
     (folder / "ImageSets" / "Main" / "train.txt").write_text("a\nz\n")
     with pytest.raises(DatasetError, match=r"listed and not there: 1 \(z.xml\)"):

@@ -108,7 +108,7 @@ def test_digits_of_a_fraction_do_not_move_a_box_of_whole_pixels(folder):
 
 def test_label_files_that_are_no_text_are_named(folder):
     (folder / "labels" / "train" / "a.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DatasetError, match=r"label files that are no text.*a.txt"):
+    with pytest.raises(DatasetError, match=r"label files that are no text.*a.txt: line 1"):
         load_annotations(Source(folder))
 
 
