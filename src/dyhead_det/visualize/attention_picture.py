@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dyhead_det.escaping import printable
-from dyhead_det.visualize.attention import COEFFICIENTS, PLAIN_RELU, SOURCES, Attention
+from dyhead_det.visualize.attention import COEFFICIENTS, PLAIN_RELU, SOURCES, Attention, Floats
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,7 +32,7 @@ def draw_attention(attention: Attention) -> "Figure":
     height, width = attention.image.shape[:2]
     num_columns = min(attention.num_blocks, MOST_BLOCKS) + 2
     page_width = max(12.0, 2.2 * num_columns)  # inches
-    map_height = 0.86 * page_width / num_columns * min(height / width, 1.5) + 0.25
+    map_height = min(0.86 * page_width / num_columns * min(height / width, 1.5), 2.6) + 0.25
     heights = [4.6, 0.8 + num_levels * map_height, 4.4, 2.7, 4.4]
     figure = Figure(figsize=(page_width, sum(heights)), dpi=110, layout="constrained")
     parts = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
@@ -97,7 +97,7 @@ def _explanation(attention: Attention) -> str:
         "All of them depend on the image. The detector's heads find the boxes in\n"
         "the changed maps.\n\n"
         "Check: the maps that these numbers lead to and those that the detector\n"
-        f"computed differ by {attention.difference:.0e} of the largest value."
+        f"computed differ by at most {attention.difference:.0e} of the largest value."
     )
 
 
@@ -198,7 +198,7 @@ def _draw_sampling(part: "SubFigure", attention: Attention) -> None:
         axes.set(xlim=(left, right), ylim=(bottom, top))
         axes.tick_params(labelsize=7)
         axes.set_title(f"block {block + 1}", fontsize=9)
-        axes.set_xlabel("image pixels", fontsize=7)
+        axes.set_xlabel(_units(attention.points_xy[block], (left, right, bottom, top)), fontsize=7)
     part.legend(
         handles=_legend(attention), loc="outside lower center", ncols=6, fontsize=_SMALL + 1,
         frameon=False,
@@ -251,6 +251,14 @@ def _window(attention: Attention, block: int) -> tuple[float, float, float, floa
     high = np.minimum(np.max(corners, axis=0), 1.1 * limits)
     middle, half = (low + high) / 2, 0.55 * max(float((high - low).max()), 4.0)
     return middle[0] - half, middle[0] + half, middle[1] + half, middle[1] - half
+
+
+def _units(points_xy: Floats, window: tuple[float, float, float, float]) -> str:
+    """Name the unit of both axes, and how many points lie outside them."""
+    left, right, bottom, top = window
+    x, y = points_xy[~np.isnan(points_xy).any(axis=-1)].T
+    outside = int(((x < left) | (x > right) | (y < top) | (y > bottom)).sum())
+    return "image pixels" + (f"; {outside} of {len(x)} points farther away" if outside else "")
 
 
 def _draw_gates(part: "SubFigure", attention: Attention) -> None:

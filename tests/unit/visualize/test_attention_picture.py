@@ -2,6 +2,7 @@
 
 import io
 
+import numpy as np
 import pytest
 import torch
 from matplotlib.text import Text
@@ -10,7 +11,7 @@ from dyhead_det.contracts import Category, CategoryMap
 from dyhead_det.explain.explain import explain
 from dyhead_det.models.detectors import build_detector
 from dyhead_det.prediction.predictor import Predictor
-from dyhead_det.visualize.attention_picture import draw_attention
+from dyhead_det.visualize.attention_picture import _units, draw_attention
 
 from conftest import SMALL_DETECTORS, make_config
 
@@ -36,6 +37,12 @@ def test_all_parts_have_titles_legends_and_units():
         "weight (mask) 0.5", "factor, 0 to 1", "input x", "channel, 0 to 15", "slope 1",
     ):  # fmt: skip
         assert word in said
+
+
+def test_points_outside_the_picture_are_counted():
+    points = np.array([[[1, 1], [9, 5]], [[np.nan, np.nan], [5, -3]]], dtype=np.float32)
+    assert _units(points, (0, 10, 10, 0)) == "image pixels; 1 of 3 points farther away"
+    assert _units(points, (0, 10, 10, -5)) == "image pixels"
 
 
 @pytest.mark.parametrize(
