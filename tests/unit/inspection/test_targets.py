@@ -7,7 +7,7 @@ import yaml
 
 from dyhead_det.config.schema import to_plain
 from dyhead_det.data.formats.source import Source
-from dyhead_det.errors import ConfigError
+from dyhead_det.errors import ConfigError, DatasetError
 from dyhead_det.inspection.targets import read_target
 
 from conftest import make_config
@@ -50,3 +50,20 @@ def test_a_run_names_its_parts_and_takes_overrides(config_file, tmp_path):
 def test_options_that_do_not_go_together_are_errors(config_file, name, options, message):
     with pytest.raises(ConfigError, match=message):
         read_target(config_file.parent / name, **options)
+
+
+def test_a_data_yaml_without_any_images_is_an_error(tmp_path):
+    (tmp_path / "data.yaml").write_text("names: [dog]\n")
+    for place in (tmp_path, tmp_path / "data.yaml"):
+        with pytest.raises(DatasetError, match="names no images: none of train, val, test"):
+            read_target(place)
+
+
+def test_a_folder_is_all_of_its_parts_and_the_first_is_trained_on(tmp_path):
+    for part in ("val", "test"):
+        (tmp_path / f"{part}.json").write_text("{}")
+    target = read_target(tmp_path)
+    assert [(part.split, part.source.split) for part in target.parts] == [
+        ("train", "val"),
+        ("val", "test"),
+    ]

@@ -9,6 +9,7 @@ from dyhead_det.data.formats.read import load_annotations
 from dyhead_det.data.formats.source import Format, Source, coco_file, find_source
 from dyhead_det.data.formats.voc import IMAGE_SETS
 from dyhead_det.data.formats.yolo_config import read_yolo_config
+from dyhead_det.errors import DatasetError
 
 
 def read_parts(source: Source) -> tuple[Format, dict[str, CocoDataset]]:
@@ -43,6 +44,8 @@ def part_sources(source: Source) -> tuple[Format, dict[str, Source]]:
         DatasetError: if there is none.
     """
     form, names = _parts(source)
+    if not names:
+        raise DatasetError(f"{source.annotations} names no images: none of {', '.join(PARTS)}")
     sources = {}
     for name in names:
         part = _name_of_file(source.annotations) if name == _ONLY else name
