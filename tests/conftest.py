@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +51,24 @@ def pytest_configure():
 def _seed():
     torch.manual_seed(0)
     np.random.seed(0)
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> torch.device:
+    """The CPU and, in `pytest -m gpu`, a GPU that rounds float32 as a CPU does."""
+    if request.param == "cuda":
+        if not torch.cuda.is_available():
+            pytest.skip("there is no CUDA device")
+        for switches in (torch.backends.cuda.matmul, torch.backends.cudnn):
+            monkeypatch.setattr(switches, "allow_tf32", False)
+    return torch.device(request.param)
+
+
+@pytest.fixture
+def on_device(device: torch.device) -> Iterator[torch.device]:
+    """Let every tensor and module that a test makes lie on the device."""
+    with nullcontext() if device.type == "cpu" else device:
+        yield device
 
 
 @pytest.fixture

@@ -75,9 +75,9 @@ def open_session(path):
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def assert_same_on_all_sizes(checkpoint, path):
+def assert_same_on_all_sizes(checkpoint, path, *, device="cpu"):
     session = open_session(path)
-    predictor = load(checkpoint, device="cpu")
+    predictor = load(checkpoint, device=device)
     for size_hw in SIZES_HW + THIN_HW:
         image = noise(size_hw)
         outputs = session.run(None, {"image": (image / 255).numpy()})
@@ -97,13 +97,13 @@ def assert_same_on_all_sizes(checkpoint, path):
         ("atss", {"num_blocks": 2, "scheme": "stacked", "residual_scale": 0.01}),
     ],
 )
-def test_every_detector_finds_the_same_at_every_size(name, dyhead, tiny_dataset, tmp_path):
+def test_every_detector_finds_the_same_at_every_size(name, dyhead, tiny_dataset, tmp_path, device):
     config = small_config(tiny_dataset, name, dyhead=dyhead)
     checkpoint = save_sharpened(tmp_path / "best.pt", config)
     summary = export_small(checkpoint, tmp_path / "model.onnx")
     assert summary.image.endswith("0.png")  # the first of the validation data
     assert summary.num_bytes == (tmp_path / "model.onnx").stat().st_size
-    assert_same_on_all_sizes(checkpoint, tmp_path / "model.onnx")
+    assert_same_on_all_sizes(checkpoint, tmp_path / "model.onnx", device=str(device))
 
 
 def assert_as_the_checkpoint(checkpoint, path, precision="float32"):

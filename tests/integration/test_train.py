@@ -26,8 +26,8 @@ from conftest import SMALL_DETECTORS, make_config
 CPU = torch.device("cpu")
 
 
-def run(config, out, *, resume=False):
-    return train(config, out, device=CPU, resume=resume)
+def run(config, out, *, device=CPU, resume=False):
+    return train(config, out, device=device, resume=resume)
 
 
 def same_weights(path, other):
@@ -38,9 +38,11 @@ def same_weights(path, other):
 @pytest.mark.parametrize(
     "detector", [{}, SMALL_DETECTORS["retinanet"]], ids=["fasterrcnn", "retinanet"]
 )
-def test_a_run_leaves_checkpoints_configuration_and_numbers(tiny_dataset, tmp_path, detector):
+def test_a_run_leaves_checkpoints_configuration_and_numbers(
+    tiny_dataset, tmp_path, detector, device
+):
     config = make_config(tiny_dataset, model={"detector": detector})
-    result = run(config, tmp_path / "run")
+    result = run(config, tmp_path / "run", device=device)
     assert result.num_steps == 6
     assert result.checkpoint == tmp_path / "run" / "best.pt"
     assert load_config(tmp_path / "run" / "config.yaml") == config
@@ -53,16 +55,18 @@ def test_a_run_leaves_checkpoints_configuration_and_numbers(tiny_dataset, tmp_pa
     assert load_checkpoint(result.checkpoint).training is None
 
 
-def test_the_loss_falls(tiny_dataset, tmp_path):
+def test_the_loss_falls(tiny_dataset, tmp_path, device):
     train = {"steps": 40, "eval_every_epochs": 99}
-    run(make_config(tiny_dataset, train=train, optim={"lr": 3e-3}), tmp_path / "run")
+    config = make_config(tiny_dataset, train=train, optim={"lr": 3e-3})
+    run(config, tmp_path / "run", device=device)
     losses = [row["loss"] for row in read_rows(tmp_path / "run" / "metrics.jsonl") if "loss" in row]
     assert losses[-1] < 0.7 * losses[0]
 
 
 @pytest.mark.parametrize("amp", ["bf16", "fp16"])
-def test_mixed_precision_trains_on_the_cpu(tiny_dataset, tmp_path, amp):
-    result = run(make_config(tiny_dataset, train={"amp": amp}), tmp_path / "run")
+def test_mixed_precision_trains(tiny_dataset, tmp_path, amp, device):
+    config = make_config(tiny_dataset, train={"amp": amp})
+    result = run(config, tmp_path / "run", device=device)
     assert result.num_steps == 6
     model = load_checkpoint(tmp_path / "run" / "last.pt").model
     assert all(torch.isfinite(x).all() for x in model.values() if x.is_floating_point())
@@ -85,12 +89,12 @@ def test_the_same_seed_gives_the_same_bytes_whatever_the_number_of_workers(tiny_
     assert same_weights(tmp_path / "one" / "last.pt", tmp_path / "two" / "last.pt")
 
 
-def test_the_number_printed_in_training_is_that_of_eval(tiny_dataset, tmp_path):
+def test_the_number_printed_in_training_is_that_of_eval(tiny_dataset, tmp_path, device):
     config = make_config(
         tiny_dataset, train={"steps": 30, "eval_every_epochs": 5}, optim={"lr": 3e-3}
     )
-    best = run(config, tmp_path / "run").best
-    again = evaluate_checkpoint(tmp_path / "run" / "best.pt", tmp_path / "eval", device=CPU)
+    best = run(config, tmp_path / "run", device=device).best
+    again = evaluate_checkpoint(tmp_path / "run" / "best.pt", tmp_path / "eval", device=device)
     assert again.metrics == {name: value for name, value in best.items() if name != "step"}
     written = json.loads((tmp_path / "eval" / "metrics.json").read_text())
     assert written["metrics"] == again.metrics
@@ -118,18 +122,18 @@ def stop_after(monkeypatch):
     ("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )
 def test_a_stopped_and_resumed_run_ends_with_the_bytes_of_one_that_was_not(
-    tiny_dataset, tmp_path, stop_after, monkeypatch, number, exit_code
+    tiny_dataset, tmp_path, stop_after, monkeypatch, number, exit_code, device
 ):
-    config = make_config(tiny_dataset)
-    run(config, tmp_path / "straight")
+    config = make_config(tiny_dataset, runtime={"deterministic": device.type == "cuda"})
+    run(config, tmp_path / "straight", device=device)
     stop_after(3, number)
     with pytest.raises(
         StoppedError, match=r"after step 3 of 6; step 3 is saved in .*last\.pt"
     ) as caught:
-        run(config, tmp_path / "stopped")
+        run(config, tmp_path / "stopped", device=device)
     assert caught.value.exit_code == exit_code
     monkeypatch.undo()
-    run(config, tmp_path / "stopped", resume=True)
+    run(config, tmp_path / "stopped", device=device, resume=True)
     assert same_weights(tmp_path / "straight" / "last.pt", tmp_path / "stopped" / "last.pt")
     assert same_weights(tmp_path / "straight" / "best.pt", tmp_path / "stopped" / "best.pt")
 

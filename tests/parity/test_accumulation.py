@@ -8,8 +8,6 @@ from dyhead_det.training.step import train_step
 
 from conftest import SMALL_DETECTORS, make_config
 
-CPU = torch.device("cpu")
-
 
 @pytest.fixture
 def batch():
@@ -24,7 +22,7 @@ def batch():
     return images, targets
 
 
-def step(root, batch, detector, *, accumulate, dyhead=None, optim=None, amp="off"):
+def step(root, batch, detector, *, device, accumulate, dyhead=None, optim=None, amp="off"):
     config = make_config(
         root,
         model={
@@ -37,7 +35,7 @@ def step(root, batch, detector, *, accumulate, dyhead=None, optim=None, amp="off
         schedule={"warmup_steps": 0},
         train={"batch_size": 5, "accumulate": accumulate, "amp": amp},
     )
-    run = build_run(config, root / "run", CPU, is_new=True)
+    run = build_run(config, root / "run", device, is_new=True)
     run.parts.detector.train()
     before = {name: p.detach().clone() for name, p in run.parts.detector.named_parameters()}
     _, loss = train_step(run, *batch)
@@ -51,23 +49,27 @@ def relative_difference(one, other):
 
 @pytest.mark.parametrize("dyhead", [None, {"num_blocks": 1}], ids=["plain", "dyhead"])
 @pytest.mark.parametrize("detector", SMALL_DETECTORS)
-def test_parts_add_up_to_the_batch(tiny_dataset, batch, detector, dyhead):
-    whole, loss = step(tiny_dataset, batch, detector, accumulate=1, dyhead=dyhead)
-    parts, loss_of_parts = step(tiny_dataset, batch, detector, accumulate=3, dyhead=dyhead)
+def test_parts_add_up_to_the_batch(tiny_dataset, batch, detector, dyhead, device):
+    whole, loss = step(tiny_dataset, batch, detector, device=device, accumulate=1, dyhead=dyhead)
+    parts, loss_of_parts = step(
+        tiny_dataset, batch, detector, device=device, accumulate=3, dyhead=dyhead
+    )
     assert loss_of_parts == pytest.approx(loss, rel=1e-5)
     assert relative_difference(parts, whole) < 1e-5
 
 
 @pytest.mark.parametrize("amp", ["off", "bf16", "fp16"])
-def test_the_norm_that_is_clipped_is_that_of_the_whole_batch(tiny_dataset, batch, amp):
+def test_the_norm_that_is_clipped_is_that_of_the_whole_batch(tiny_dataset, batch, amp, device):
     """With plain SGD the step is as long as lr times the norm that gradients are clipped to."""
     optim = {"clip_norm": 0.01}
-    change, _ = step(tiny_dataset, batch, "fasterrcnn", accumulate=5, optim=optim, amp=amp)
+    change, _ = step(
+        tiny_dataset, batch, "fasterrcnn", device=device, accumulate=5, optim=optim, amp=amp
+    )
     assert float(change.norm()) == pytest.approx(0.1 * 0.01, rel=1e-2)
 
 
-def test_a_batch_with_fewer_images_than_parts_is_taken_image_by_image(tiny_dataset, batch):
+def test_a_batch_with_fewer_images_than_parts_is_taken_image_by_image(tiny_dataset, batch, device):
     two = tuple(part[:2] for part in batch)
-    whole, _ = step(tiny_dataset, two, "atss", accumulate=1)
-    parts, _ = step(tiny_dataset, two, "atss", accumulate=5)
+    whole, _ = step(tiny_dataset, two, "atss", device=device, accumulate=1)
+    parts, _ = step(tiny_dataset, two, "atss", device=device, accumulate=5)
     assert relative_difference(parts, whole) < 1e-5

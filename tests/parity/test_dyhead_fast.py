@@ -13,6 +13,8 @@ from dyhead_det.dyhead.pyramid_layout import build_layout
 from dyhead_det.ops.gather import deform_conv as gather
 from dyhead_det.ops.gather import parallel
 
+pytestmark = pytest.mark.usefixtures("on_device")
+
 RULES = ["resized", "flattened", "cropped"]
 PYRAMID = [(25, 17), (13, 9), (7, 5), (4, 3), (2, 2), (1, 1)]
 
@@ -51,8 +53,8 @@ def values_and_gradients(
 ) -> tuple[list[Tensor], dict[str, Tensor]]:
     dyhead.deform_backend = backend
     outputs = dyhead(levels)
-    generator = torch.Generator().manual_seed(1)
-    probes = [torch.randn(x.shape, generator=generator).to(x.dtype) for x in outputs]
+    torch.manual_seed(1)
+    probes = [torch.randn(x.shape).to(x.dtype) for x in outputs]
     leaves = {f"level {number}": x for number, x in enumerate(levels)}
     leaves |= dict(dyhead.named_parameters())
     gradients = torch.autograd.grad(
@@ -163,10 +165,12 @@ def test_equal_inputs_give_equal_bits(num_threads: int, monkeypatch: pytest.Monk
     torch.set_num_threads(before)
 
 
-def test_a_ramp_far_from_zero_keeps_its_variance(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ramp_far_from_zero_keeps_its_variance(
+    device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Mean 1000 and spread 1: the difference of mean squares would lose four of seven digits.
     torch.manual_seed(0)
-    layout = build_layout(2, ((100, 50),), torch.device("cpu"), torch.float32)
+    layout = build_layout(2, ((100, 50),), device, torch.float32)
     features = 1000 + torch.randn(10_000, 3)
     monkeypatch.setattr(
         fused_passes, "CPU_CHUNK_NUMBERS", 6 * 1024
@@ -206,12 +210,12 @@ def test_training_follows_an_inference_of_the_same_size(mode: type) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_autocast_is_near_float32(dtype: torch.dtype) -> None:
+def test_half_precision_autocast_is_near_float32(dtype: torch.dtype, device: torch.device) -> None:
     torch.manual_seed(0)
     dyhead = lively_dyhead("resized", num_blocks=1)
     levels = random_pyramid([(16, 12), (8, 6), (4, 3)], dtype=torch.float32)
     expected, expected_gradients = values_and_gradients(dyhead, levels, "gather")
-    with torch.autocast("cpu", dtype):
+    with torch.autocast(device.type, dtype):
         outputs, gradients = values_and_gradients(dyhead, levels, "gather")
     assert {x.dtype for x in outputs} == {torch.float32}
     assert {x.dtype for x in gradients.values()} == {torch.float32}

@@ -14,7 +14,8 @@ and multiplies what it sampled with an ordinary 3x3 kernel (Zhu et al., arXiv 18
 * ``grid_sample``: PyTorch's sampler and an ordinary convolution, for exports to programs that know
   no deformable convolution; slow, and where a location lies on a pixel to the digit, its gradient
   may be that of either side.
-* ``auto``: ``gather`` on CPU and for half precision, else ``torchvision``.
+* ``auto``: ``gather`` on CPU, for half precision and where bits have to be equal from run to run
+  (on CUDA the gradients of ``torchvision`` are added in any order), else ``torchvision``.
 """
 
 from typing import Literal, Protocol, get_args
@@ -93,7 +94,8 @@ def resolve_backend(backend: DeformBackend, x: Tensor) -> DeformBackend:
     if backend != "auto":
         return backend
     is_half = product_dtype(x) in (torch.float16, torch.bfloat16)
-    return "gather" if is_half or x.device.type == "cpu" else "torchvision"
+    has_equal_bits = torch.are_deterministic_algorithms_enabled()
+    return "gather" if is_half or has_equal_bits or x.device.type == "cpu" else "torchvision"
 
 
 def check_backend(backend: str) -> None:

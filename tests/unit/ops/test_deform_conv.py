@@ -7,6 +7,8 @@ from torch import Tensor
 
 from dyhead_det.ops.deform_conv import modulated_deform_conv2d, resolve_backend
 
+pytestmark = pytest.mark.usefixtures("on_device")
+
 BACKENDS = ["torchvision", "gather", "reference", "grid_sample"]
 
 
@@ -152,11 +154,13 @@ def test_bfloat16_maps_are_read_at_float32_places(backend: str) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_it_works_under_autocast_with_gradients(backend: str, dtype: torch.dtype) -> None:
+def test_it_works_under_autocast_with_gradients(
+    backend: str, dtype: torch.dtype, device: torch.device
+) -> None:
     torch.manual_seed(0)
     operands = [each.requires_grad_() for each in random_operands((1, 4, 5, 6), 3, 1, torch.float)]
     expected = modulated_deform_conv2d(*operands, stride=1, backend="reference")
-    with torch.autocast("cpu", dtype):
+    with torch.autocast(device.type, dtype):
         out = modulated_deform_conv2d(*operands, stride=1, backend=backend)
     # bfloat16 keeps eight bits, sums of 36 products of size one.
     torch.testing.assert_close(out.float(), expected, rtol=0.05, atol=0.2)
@@ -173,3 +177,11 @@ def test_offsets_of_another_size_are_refused() -> None:
 def test_an_unknown_backend_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match="'cuda'; one of auto"):
         resolve_backend("cuda", torch.zeros(1))
+
+
+def test_a_gpu_gathers_where_bits_have_to_be_equal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda *_: False)  # `meta` has none
+    x = torch.empty(1, 1, 1, 1, device="meta")
+    assert resolve_backend("auto", x) == "torchvision"
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    assert resolve_backend("auto", x) == "gather"
