@@ -45,6 +45,7 @@ def arguments(project, undisturbed, request):
                 *["--min-score", "0", "--workers", "0"],
             ],
             "eval": ["eval", best, "--out", out],
+            "explain": ["explain", best, project.image(0), "--out", out],
             "export": ["export", best, out / "a.onnx"],
             "data demo": ["data", "demo", out / "demo", "--num-train", "3", "--num-val", "2"],
         }[command]
@@ -52,7 +53,7 @@ def arguments(project, undisturbed, request):
     return build
 
 
-COMMANDS = ["predict", "eval", "export", "data demo", "weights import"]
+COMMANDS = ["predict", "eval", "explain", "export", "data demo", "weights import"]
 
 
 def names_in(folder: Path) -> list[str]:
@@ -118,6 +119,7 @@ def test_results_are_written_though_nothing_can_be_printed(project, arguments, t
 MIDST = {
     "predict": ("dyhead_det.prediction.outputs.image_files", "_write_picture"),
     "eval": ("dyhead_det.evaluation.evaluate", "to_coco"),
+    "explain": ("dyhead_det.explain.files", "draw_attention"),
     "export": ("dyhead_det.export.export", "add_metadata"),
     "data demo": ("dyhead_det.data.demo.drawing", "_draw_picture"),
     "weights import": ("torch", "save"),

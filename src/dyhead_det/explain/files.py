@@ -67,8 +67,8 @@ def explain_to_folder(
             min_score=min_score,
         )
     arrays: dict[str, Any] = {**attention.arrays()}
-    with written_whole(written.arrays) as unfinished, unfinished.open("wb") as file:
-        np.savez_compressed(file, **arrays)
-    with written_whole(written.picture) as unfinished:
-        draw_attention(attention).savefig(unfinished, format="png")
+    with written_whole(written.arrays) as npz, written_whole(written.picture) as png:  # or neither
+        with npz.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+        draw_attention(attention).savefig(png, format="png")
     return written
