@@ -1,11 +1,13 @@
-"""faster-coco-eval against pycocotools: seconds, ratio, equality.
+"""faster-coco-eval against pycocotools, and the analysis besides: seconds, ratio, equality.
 
     python scripts/bench_eval.py --quick
     python scripts/bench_eval.py --data mydata/val.json --data others/val.json
 
 Both get the same detections in memory, half of them near an object; what is measured is all between
 them and the numbers. A synthetic set comes first, as large as COCO's val2017 unless --quick; files
-given by --data are real ground truth. Writes bench_eval.md and bench_eval.png.
+given by --data are real ground truth. The backends' time holds the search for the best bounds of
+the score; the analysis is what `eval` computes for its report besides. Writes bench_eval.md and
+bench_eval.png.
 """
 
 import argparse
@@ -19,12 +21,15 @@ import numpy as np
 
 from dyhead_det.contracts import Category, CategoryMap
 from dyhead_det.data.coco.dataset import load_coco
+from dyhead_det.evaluation.analysis.analyze import analyze
 from dyhead_det.evaluation.coco_scores import Backend, EvalResult, evaluate_detections
 from dyhead_det.evaluation.ground_truth import CocoResult
 from made_data import BOXES_PER_IMAGE
 from measuring import Cost, draw_bars, machine, markdown, median_costs, option_parser, parse, report
 
 BACKENDS: tuple[Backend, Backend] = ("pycocotools", "faster-coco-eval")
+
+ANALYSIS = "analysis"
 
 NUM_CLASSES = 80
 
@@ -64,8 +69,8 @@ def ground_truths(options: argparse.Namespace) -> dict[str, Document]:
 
 def measure(
     truth: Document, options: argparse.Namespace
-) -> tuple[dict[Backend, Cost], dict[Backend, EvalResult]]:
-    """Let both score the same detections in turn."""
+) -> tuple[dict[str, Cost], dict[Backend, EvalResult]]:
+    """Let both score the same detections in turn, and analyze them."""
     categories = CategoryMap(
         tuple(Category(category["name"], category["id"]) for category in truth["categories"])
     )
@@ -75,27 +80,32 @@ def measure(
     def evaluate(backend: Backend) -> None:
         results[backend] = evaluate_detections(truth, detections, categories, backend=backend)
 
-    runs = {backend: partial(evaluate, backend) for backend in BACKENDS}
+    runs = {
+        **{backend: partial(evaluate, backend) for backend in BACKENDS},
+        ANALYSIS: lambda: analyze(truth, detections, categories),
+    }
     return median_costs(runs, options.rounds), results
 
 
 def table_rows(
-    name: str, costs: dict[Backend, Cost], results: dict[Backend, EvalResult]
+    name: str, costs: dict[str, Cost], results: dict[Backend, EvalResult]
 ) -> list[list[str]]:
     """Lay out what was measured on one set."""
-    reference = costs["pycocotools"]
-    return [
+    reference, analysis = costs["pycocotools"], costs[ANALYSIS]
+    rows = [
         [
             f"{name}: {backend} {version(backend)}",
-            f"{cost.seconds:.2f}",
-            f"{cost.cpu_seconds:.2f}",
-            f"{reference.seconds / cost.seconds:.1f}",
-            f"{reference.cpu_seconds / cost.cpu_seconds:.1f}",
+            f"{costs[backend].seconds:.2f}",
+            f"{costs[backend].cpu_seconds:.2f}",
+            f"{reference.seconds / costs[backend].seconds:.1f}",
+            f"{reference.cpu_seconds / costs[backend].cpu_seconds:.1f}",
             f"{results[backend].ap:.6f}",
             f"{difference(results[backend], results['pycocotools']):.1e}",
         ]
-        for backend, cost in costs.items()
+        for backend in BACKENDS
     ]
+    times = [f"{analysis.seconds:.2f}", f"{analysis.cpu_seconds:.2f}"]
+    return [*rows, [f"{name}: {ANALYSIS}", *times, "", "", "", ""]]
 
 
 def difference(one: EvalResult, other: EvalResult) -> float:

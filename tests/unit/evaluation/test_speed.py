@@ -41,13 +41,13 @@ def clock(monkeypatch):
     return now
 
 
-def measure(clock, detector, sizes):
+def measure(clock, detector, sizes, device="cpu"):
     def loader():
         for size in sizes:
             clock[0] += 5
             yield [torch.zeros(1)] * size
 
-    meter = SpeedMeter(detector, torch.device("cpu"))
+    meter = SpeedMeter(detector, torch.device(device))
     for images in meter.waits(loader()):
         with meter.batch(images):
             detector(images)
@@ -76,3 +76,27 @@ def test_one_batch_counts_and_none_has_no_speed(clock):
 def test_an_unknown_detector_is_all_model(clock):
     got = measure(clock, Slow(clock, 3), [1, 1])
     assert (got.preprocess, got.model, got.postprocess) == (0, 3000, 0)
+
+
+def test_a_gpu_is_bounded_by_events_and_nothing_waits_before_the_end(clock, monkeypatch):
+    class Event:
+        """Notes when it is passed; it may be read when it was waited for."""
+
+        def __init__(self, enable_timing):
+            assert enable_timing
+            self.is_waited_for = False
+
+        def record(self, _stream):
+            self.at = clock[0]
+
+        def synchronize(self):
+            self.is_waited_for = True
+
+        def elapsed_time(self, other):
+            assert other.is_waited_for
+            return 1000 * (other.at - self.at)
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _device: None)
+    got = measure(clock, Network(clock), [1, 1], device="cuda")
+    assert (got.decode, got.preprocess, got.model, got.postprocess) == (5000, 1000, 10000, 2000)
