@@ -22,7 +22,8 @@ import numpy as np
 from dyhead_det.contracts import Category, CategoryMap
 from dyhead_det.data.coco.dataset import load_coco
 from dyhead_det.evaluation.analysis.analyze import analyze
-from dyhead_det.evaluation.coco_scores import Backend, EvalResult, evaluate_detections
+from dyhead_det.evaluation.backends import Backend
+from dyhead_det.evaluation.coco_scores import EvalResult, evaluate_detections
 from dyhead_det.evaluation.ground_truth import CocoResult
 from made_data import BOXES_PER_IMAGE
 from measuring import Cost, draw_bars, machine, markdown, median_costs, option_parser, parse, report

@@ -1,22 +1,22 @@
 """COCO metrics from detections: the 12 average precisions and recalls, and AP by class.
 
-pycocotools is the reference; faster-coco-eval gives the same numbers several times faster. Both are
-imported only here, and only when something is scored.
+What they do not tell is computed besides, on request (`analysis`).
 """
 
 import contextlib
 import io
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dyhead_det.contracts import CategoryMap
-from dyhead_det.errors import ConfigError, DatasetError
+from dyhead_det.errors import DatasetError
 from dyhead_det.evaluation.analysis.analyze import Analysis, analyze, best_min_scores
+from dyhead_det.evaluation.backends import Backend, build_evaluation, import_backend
 from dyhead_det.evaluation.ground_truth import (
     CocoResult,
     crowding_notes,
@@ -27,8 +27,6 @@ from dyhead_det.evaluation.ground_truth import (
 from dyhead_det.evaluation.matching import MAX_DETECTIONS
 from dyhead_det.evaluation.speed import Speed
 from dyhead_det.tables import text_table
-
-Backend = Literal["auto", "pycocotools", "faster-coco-eval"]
 
 # Positions in the evaluators' arrays: areas as pycocotools orders them, 1 / 10 / 100 detections (or
 # what is counted in place of 100), IoU thresholds 0.50, 0.55 .. 0.95.
@@ -150,7 +148,7 @@ def require_scorable(ground_truth: Mapping[str, Any], backend: Backend) -> None:
             f"nothing to evaluate against: {len(ground_truth['images'])} images without a single "
             "annotated object; give a data set with annotations"
         )
-    _import_backend(backend)
+    import_backend(backend)
 
 
 def evaluate_detections(
@@ -291,65 +289,6 @@ def _accumulate(
         evaluation.evaluate()
         evaluation.accumulate()
     return evaluation.eval["precision"], evaluation.eval["recall"], name
-
-
-def build_evaluation(
-    ground_truth: Mapping[str, Any], detections: Sequence[CocoResult], backend: Backend
-) -> tuple[str, Any]:
-    """Return the name of who evaluates, and its `COCOeval` before anything is matched."""
-    name, new_table, new_evaluation = _import_backend(backend)
-    # Both libraries talk to stdout, which belongs to the program's own results.
-    with contextlib.redirect_stdout(io.StringIO()):
-        tables = [new_table(), new_table()]
-        for table, annotations in zip(
-            tables, (ground_truth["annotations"], detections), strict=True
-        ):
-            # Built here because `COCO.loadRes` fails on no detections.
-            table.dataset = {
-                "images": [{"id": image["id"]} for image in ground_truth["images"]],
-                "categories": [{"id": category["id"]} for category in ground_truth["categories"]],
-                "annotations": _numbered(annotations),
-            }
-            table.createIndex()
-        return name, new_evaluation(*tables, iouType="bbox")
-
-
-def _numbered(annotations: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Copy what the evaluators read; they write into the records they are given.
-
-    Numbers start at 1 because pycocotools takes a match with annotation 0 for none.
-    """
-    return [
-        {
-            "id": number,
-            "image_id": annotation["image_id"],
-            "category_id": annotation["category_id"],
-            "bbox": annotation["bbox"],
-            "area": annotation.get("area", annotation["bbox"][2] * annotation["bbox"][3]),
-            "iscrowd": annotation.get("iscrowd", 0),
-            "score": annotation.get("score", 0.0),
-        }
-        for number, annotation in enumerate(annotations, start=1)
-    ]
-
-
-def _import_backend(backend: Backend) -> tuple[str, Callable[[], Any], Callable[..., Any]]:
-    """Return a backend's name, its table of annotations and its evaluation."""
-    if backend != "pycocotools":
-        try:
-            from faster_coco_eval import COCO, COCOeval_faster  # noqa: PLC0415 - only when scoring
-        except ImportError as error:
-            if backend == "faster-coco-eval":
-                raise ConfigError(
-                    f"eval.backend: faster-coco-eval cannot be imported ({error}); "
-                    "`pip install faster-coco-eval`, or use auto or pycocotools"
-                ) from error
-        else:
-            return "faster-coco-eval", COCO, COCOeval_faster
-    from pycocotools.coco import COCO  # noqa: PLC0415 - only when scoring
-    from pycocotools.cocoeval import COCOeval  # noqa: PLC0415 - only when scoring
-
-    return "pycocotools", COCO, COCOeval
 
 
 def _twelve_numbers(

@@ -25,12 +25,8 @@ from dyhead_det.distributed.rank_zero import main_only
 from dyhead_det.distributed.world import is_main
 from dyhead_det.errors import DatasetError
 from dyhead_det.escaping import listed
-from dyhead_det.evaluation.coco_scores import (
-    Backend,
-    EvalResult,
-    evaluate_detections,
-    require_scorable,
-)
+from dyhead_det.evaluation.backends import Backend
+from dyhead_det.evaluation.coco_scores import EvalResult, evaluate_detections, require_scorable
 from dyhead_det.evaluation.ground_truth import CocoResult
 from dyhead_det.evaluation.matching import MAX_DETECTIONS
 from dyhead_det.evaluation.speed import SpeedMeter

@@ -12,11 +12,8 @@ from typing import Any, NamedTuple
 from dyhead_det.contracts import Category, CategoryMap
 from dyhead_det.errors import DatasetError
 from dyhead_det.escaping import listed, printable
-from dyhead_det.evaluation.coco_scores import (
-    Backend,
-    EvalResult,
-    evaluate_detections,
-)
+from dyhead_det.evaluation.backends import Backend
+from dyhead_det.evaluation.coco_scores import EvalResult, evaluate_detections
 from dyhead_det.evaluation.ground_truth import CocoResult
 from dyhead_det.evaluation.matching import MAX_DETECTIONS
 from dyhead_det.files import open_file
@@ -94,7 +91,7 @@ def load_results(detections: Path, annotations: Path) -> ScoredData:
 
 def _load_ground_truth(path: Path) -> tuple[Entry, Ids, Ids]:
     """Read annotations; images and categories are numbered in the order of their ids."""
-    document = _read_json(path)
+    document = read_json(path)
     sections = ("images", "annotations", "categories")
     if not isinstance(document, dict) or not all(
         isinstance(document.get(name), list) for name in sections
@@ -151,7 +148,7 @@ def _load_results(
     path: Path, image_ids: Ids, category_ids: Ids, annotations: Path
 ) -> list[CocoResult]:
     """Read detections, with the numbers of images and categories in place of their ids."""
-    entries = _read_json(path)
+    entries = read_json(path)
     if not isinstance(entries, list):
         raise DatasetError(
             f"{path} is no COCO results file: it is a list of detections, each with image_id, "
@@ -182,7 +179,12 @@ def _load_results(
     ]
 
 
-def _read_json(path: Path) -> Any:  # noqa: ANN401 - JSON of any kind
+def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON of any kind
+    """Read a file of JSON.
+
+    Raises:
+        DatasetError: If it cannot be read, or is none.
+    """
     try:
         with open_file(path) as file:
             return json.loads(file.read())

@@ -16,7 +16,8 @@ from dyhead_det.distributed.agreement import require_agreement
 from dyhead_det.distributed.launch import init_process_group
 from dyhead_det.distributed.rank_zero import local_main_first, main_only
 from dyhead_det.errors import DatasetError
-from dyhead_det.evaluation.coco_scores import Backend, EvalResult
+from dyhead_det.evaluation.backends import Backend
+from dyhead_det.evaluation.coco_scores import EvalResult
 from dyhead_det.evaluation.evaluate import evaluate_detector, write_results
 from dyhead_det.files import require_writable
 from dyhead_det.models.runtime import pytorch_switches

@@ -1,16 +1,13 @@
 """What has been scored, read again: runs, evaluations, and results files of any detector."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dyhead_det.errors import ConfigError, DatasetError
-from dyhead_det.escaping import printable
 from dyhead_det.evaluation.coco_scores import EvalResult
-from dyhead_det.evaluation.results_file import evaluate_results
-from dyhead_det.files import open_file
+from dyhead_det.evaluation.results_file import evaluate_results, read_json
 from dyhead_det.reporting.metrics_file import Row, read_rows
 
 RUN, EVALUATION, DETECTIONS = "metrics.jsonl", "metrics.json", "detections.json"
@@ -62,7 +59,7 @@ def read_scored(path: Path, annotations: Path | None) -> Scored:
             f"{path}: holds neither a run ({RUN}) nor an evaluation ({EVALUATION}); give the "
             "folder of one, or COCO results with --data"
         )
-    content = _read_json(path)
+    content = read_json(path)
     if isinstance(content, dict) and "metrics" in content:
         return _read_evaluation(path, annotations, name=str(path))
     if not isinstance(content, list):
@@ -121,7 +118,7 @@ def _data_of(row: Row | Mapping[str, Any]) -> tuple[int, int] | None:
 
 
 def _read_evaluation(path: Path, annotations: Path | None, *, name: str) -> Scored:
-    content = _read_json(path)
+    content = read_json(path)
     try:
         metrics = {str(key): _number(value) for key, value in content["metrics"].items()}
         classes = {str(line["name"]): _number(line["AP"]) for line in content["classes"]}
@@ -143,13 +140,3 @@ def _read_evaluation(path: Path, annotations: Path | None, *, name: str) -> Scor
 
 def _number(value: object) -> float | None:
     return None if value is None else float(value)  # type: ignore[arg-type]  # its errors are caught
-
-
-def _read_json(path: Path) -> Any:  # noqa: ANN401 - JSON of any kind
-    try:
-        with open_file(path) as file:
-            return json.loads(file.read())
-    except OSError as error:
-        raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise DatasetError(f"{path} is not valid JSON: {printable(error)}") from error

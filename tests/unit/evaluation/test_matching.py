@@ -6,7 +6,7 @@ import io
 import numpy as np
 import pytest
 
-from dyhead_det.evaluation.coco_scores import build_evaluation
+from dyhead_det.evaluation.backends import build_evaluation
 from dyhead_det.evaluation.matching import IOU_THRESHOLDS, match
 
 from made_up_data import made_up

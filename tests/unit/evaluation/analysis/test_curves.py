@@ -13,7 +13,7 @@ from dyhead_det.evaluation.analysis.curves import (
     score_curve,
     score_curves,
 )
-from dyhead_det.evaluation.coco_scores import build_evaluation
+from dyhead_det.evaluation.backends import build_evaluation
 from dyhead_det.evaluation.matching import match
 
 from made_up_data import made_up
