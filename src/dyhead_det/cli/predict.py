@@ -9,6 +9,7 @@ import typer
 
 from dyhead_det.cli.quick_imports import quick_imports
 from dyhead_det.cli.run import (
+    AmpOption,
     CheckpointFile,
     Device,
     LongEdge,
@@ -91,6 +92,7 @@ def predict(
         ),
     ] = None,
     every: Annotated[int, typer.Option(min=1, help="Of a video, look at every n-th frame.")] = 1,
+    amp: AmpOption = "off",
     short_edge: ShortEdge = None,
     long_edge: LongEdge = None,
     device: Device = "auto",
@@ -113,7 +115,11 @@ def predict(
     with init_process_group(device) as own_device:
         with local_main_first():
             predictor = load(
-                checkpoint, device=str(own_device), short_edge=short_edge, long_edge=long_edge
+                checkpoint,
+                device=str(own_device),
+                short_edge=short_edge,
+                long_edge=long_edge,
+                amp=amp,
             )
             options = PredictOptions(
                 min_score=bound,

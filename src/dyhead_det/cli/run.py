@@ -12,6 +12,7 @@ from dyhead_det.prediction.arguments import (
     MAX_BATCH_SIZE,
     MAX_DETECTIONS,
     MAX_EDGE,
+    Amp,
     MinScore,
     require_score,
 )
@@ -31,6 +32,9 @@ MinScoreOption = Annotated[
         metavar="NUMBER",
         help="Leave out weaker boxes; auto: weaker than the best bound of their class.",
     ),
+]
+AmpOption = Annotated[
+    Amp, typer.Option(help="Compute in half precision: bf16 or fp16 on a GPU, bf16 on new CPUs.")
 ]
 CheckpointFile = Annotated[
     Path, typer.Argument(exists=True, dir_okay=False, help="best.pt or last.pt of a run.")
@@ -132,14 +136,21 @@ def evaluate(
         bool,
         typer.Option(help="Also write report.html, which explains the numbers; takes seconds."),
     ] = True,
+    amp: AmpOption = "off",
     short_edge: ShortEdge = None,
     long_edge: LongEdge = None,
     device: Device = "auto",
 ) -> None:
     """Compute the COCO numbers of a checkpoint, or of the detections of any detector."""
     if detections is not None:
-        unused = (checkpoint, batch_size, broken_images, short_edge, long_edge)
-        if data is None or any(option is not None for option in unused):
+        unused = (
+            checkpoint,
+            batch_size,
+            broken_images,
+            short_edge,
+            long_edge,
+        )
+        if data is None or amp != "off" or any(option is not None for option in unused):
             msg = "--detections needs --data ANNOTATIONS.json, and no checkpoint or how to run one"
             raise typer.BadParameter(msg)
         _score_results(
@@ -172,6 +183,7 @@ def evaluate(
             batch_size=batch_size,
             max_detections=max_detections,
             broken_images=broken_images,
+            amp=amp,
             short_edge=short_edge,
             long_edge=long_edge,
             device=own_device,

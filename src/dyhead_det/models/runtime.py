@@ -8,11 +8,13 @@ a detector keeps its own.
 
 import logging
 import os
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dyhead_det.config.schema import RuntimeConfig
 from dyhead_det.dyhead.head import DyHead
@@ -25,6 +27,40 @@ logger = logging.getLogger(__name__)
 
 # Read by cuBLAS when it starts; without it some of its products are not deterministic.
 _CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+
+
+AMP_TYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def autocast(amp: Literal["off", "bf16", "fp16"], device: torch.device) -> torch.autocast:
+    """Return a context in which a detector computes in half precision where that is safe."""
+    dtype = AMP_TYPES[amp]
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
+
+
+def run_backbone_in(
+    amp: Literal["off", "bf16", "fp16"], detector: Detector, device: torch.device
+) -> None:
+    """Let backbone and DyHead compute in half precision, and the heads behind them in float32.
+
+    torchvision computes anchors and boxes in the type of the maps and of what the heads return, and
+    bf16 tells only every second or fourth pixel apart in a large image.
+
+    Args:
+        amp: The half precision, or `off`.
+        detector: Changed in place. The names of its weights stay.
+        device: Where it runs.
+    """
+    if amp == "off":
+        return
+    forward = detector.backbone.forward
+
+    def in_half_precision(images: Tensor) -> OrderedDict[str, Tensor]:
+        with autocast(amp, device):
+            maps = forward(images)
+        return OrderedDict((level, features.float()) for level, features in maps.items())
+
+    detector.backbone.forward = in_half_precision  # type: ignore[method-assign]  # as compiling does
 
 
 @contextmanager

@@ -4,13 +4,15 @@ Nothing heavy is imported here, so that `--help` can show them at once.
 """
 
 import operator
-from typing import Literal
+from typing import Literal, get_args
 
 MIN_SCORE = 0.3
 """What scores less is left out, unless another bound is given."""
 AUTO: Literal["auto"] = "auto"
 """In place of a bound of the score: that with the highest F1 of each class in validation."""
 MinScore = float | Literal["auto"]
+Amp = Literal["off", "bf16", "fp16"]
+"""Half precision in which a detector computes, as in `train.amp`."""
 MAX_EDGE = 16384
 """Pixels of the edges that an image is resized to, as in `model.input`."""
 MAX_BATCH_SIZE = 65536
@@ -73,3 +75,14 @@ def require_edges(short_edge: int | None, long_edge: int | None) -> None:
     for name, value in {"short_edge": short_edge, "long_edge": long_edge}.items():
         if value is not None:
             require_count(name, value, most=MAX_EDGE)
+
+
+def require_amp(amp: str) -> None:
+    """Check the precision to compute in.
+
+    Raises:
+        ValueError: If it is not one of `Amp`.
+    """
+    if amp not in get_args(Amp):
+        msg = f"amp is one of {', '.join(get_args(Amp))}, not {amp!r}"
+        raise ValueError(msg)

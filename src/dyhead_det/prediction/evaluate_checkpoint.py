@@ -24,6 +24,8 @@ from dyhead_det.models.runtime import pytorch_switches
 from dyhead_det.prediction.arguments import (
     MAX_BATCH_SIZE,
     MAX_DETECTIONS,
+    Amp,
+    require_amp,
     require_count,
     require_edges,
 )
@@ -40,6 +42,7 @@ def evaluate_checkpoint(
     batch_size: int | None = None,
     max_detections: int | None = None,
     broken_images: Literal["error", "skip"] | None = None,
+    amp: Amp = "off",
     short_edge: int | None = None,
     long_edge: int | None = None,
     device: torch.device | str = "auto",
@@ -58,6 +61,7 @@ def evaluate_checkpoint(
         images: The folder of the images of annotations.
         backend: Who computes the numbers.
         batch_size: Images at a time.
+        amp: Half precision to compute in, as `load` takes it.
         short_edge: Images are resized to this shorter edge in pixels.
         long_edge: Bound of the longer edge in pixels.
         device: As `--device`; a name joins the processes that torchrun has started.
@@ -85,6 +89,7 @@ def evaluate_checkpoint(
                 batch_size=batch_size,
                 max_detections=max_detections,
                 broken_images=broken_images,
+                amp=amp,
                 short_edge=short_edge,
                 long_edge=long_edge,
                 device=own_device,
@@ -94,6 +99,7 @@ def evaluate_checkpoint(
     path = Path(path)
     out = path.parent / "eval" if out is None else Path(out)
     require_edges(short_edge, long_edge)
+    require_amp(amp)
     for name, value, most in (
         ("batch_size", batch_size, MAX_BATCH_SIZE),
         ("max_detections", max_detections, MAX_DETECTIONS),
@@ -121,11 +127,11 @@ def evaluate_checkpoint(
         if data is None:
             _require_held_out(checkpoint, dataset)
         predictor = Predictor.from_checkpoint(
-            checkpoint, device=device, short_edge=short_edge, long_edge=long_edge
+            checkpoint, device=device, short_edge=short_edge, long_edge=long_edge, amp=amp
         )
         main_only(require_writable)(out, "metrics.json", "detections.json")
     batch_size = batch_size or config.eval.batch_size
-    edges = {"--short-edge": short_edge, "--long-edge": long_edge}
+    edges = {"--short-edge": short_edge, "--long-edge": long_edge, "--amp": amp}
     _require_agreement(checkpoint, dataset, {**edges, "--batch-size": batch_size}, device)
     loader = evaluation_loader(reading, dataset, predictor.device, batch_size=batch_size)
     with pytorch_switches(config.runtime):

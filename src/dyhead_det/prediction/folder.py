@@ -136,6 +136,7 @@ def call_of(
     return {
         "weights": predictor.fingerprint(),
         "resized to": predictor.resized_to,
+        "amp": predictor.amp,
         **{name.replace("_", " "): value for name, value in asdict(options).items()},
         "min score": predictor.min_scores if options.min_score == AUTO else options.min_score,
         "save": sorted(outputs),

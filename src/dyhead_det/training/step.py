@@ -17,6 +17,7 @@ from dyhead_det.distributed.world import get_rank, get_world_size
 from dyhead_det.errors import NonFiniteLossError
 from dyhead_det.models.backbones.sync_norm import excluded_from_statistics
 from dyhead_det.models.image_seeds import mix_seeds
+from dyhead_det.models.runtime import autocast
 from dyhead_det.training.micro_batches import (
     STAND_IN,
     MicroBatch,
@@ -29,8 +30,6 @@ from dyhead_det.training.run import Run
 
 # With a factor as low as this it is not by the factor that fp16 gradients overflow.
 LEAST_SCALE = 1e-4
-
-AMP_TYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def train_step(run: Run, images: list[Tensor], targets: list[Target]) -> tuple[float, float]:
@@ -101,8 +100,7 @@ def _forward(
 ) -> dict[str, Tensor]:
     """Return the losses of images by the detector's names."""
     device = run.parts.device
-    amp_type = AMP_TYPES[run.parts.config.train.amp]
-    with torch.autocast(device.type, dtype=amp_type, enabled=amp_type is not None):
+    with autocast(run.parts.config.train.amp, device):
         losses: dict[str, Tensor] = run.ddp_model(
             images_to_device(images, device), targets_to_device(targets, device), seed=seed
         )

@@ -14,9 +14,13 @@ from dyhead_det.cli import predict
 from dyhead_det.config.schema import InputConfig
 from dyhead_det.contracts import Category, CategoryMap
 from dyhead_det.errors import ConfigError, DatasetError
+from dyhead_det.models.detectors import build_detector
+from dyhead_det.models.runtime import run_backbone_in
 from dyhead_det.prediction import images
 from dyhead_det.prediction.arguments import MAX_EDGE
 from dyhead_det.prediction.predictor import Predictor, _test_size, load
+
+from conftest import SMALL_DETECTORS, make_config
 
 CATEGORIES = CategoryMap((Category("cat", 7), Category("dog", 3), Category("horse", 90)))
 CPU = torch.device("cpu")
@@ -179,6 +183,28 @@ def test_the_bound_of_edges_is_that_of_the_configuration():
     with pytest.raises(ValidationError):
         InputConfig(short_edge=1, long_edge=MAX_EDGE + 1)
     assert InputConfig(short_edge=1, long_edge=MAX_EDGE).long_edge == MAX_EDGE
+
+
+def test_half_precision_is_asked_for_by_name(tmp_path):
+    with pytest.raises(ValueError, match="amp is one of off, bf16, fp16, not 'half'"):
+        load(tmp_path / "none.pt", amp="half")
+
+
+@pytest.mark.parametrize("name", SMALL_DETECTORS)
+def test_bf16_finds_what_float32_finds_within_its_error(name):
+    """Maps err by some eighths of a per cent; what comes after them is float32, boxes too."""
+    config = make_config(model={"detector": SMALL_DETECTORS[name]})
+    detector = build_detector(config.model, num_classes=3).eval()
+    image = torch.rand(3, 64, 64)
+    with torch.no_grad():
+        exact = detector.backbone(image[None])
+        run_backbone_in("bf16", detector, CPU)
+        half = detector.backbone(image[None])
+    for one, other in zip(exact.values(), half.values(), strict=True):
+        assert other.dtype == torch.float32
+        assert 0 < float((one - other).norm() / one.norm()) < 0.05
+    with torch.no_grad():
+        assert detector([image])[0]["boxes"].dtype == torch.float32
 
 
 def test_auto_takes_the_best_bound_of_each_class(photo):
