@@ -8,7 +8,7 @@ BENCH := --quick
 export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check docs bench bench-full clean
+.PHONY: help setup demo test test-all check docs bench bench-full gpu-check clean
 
 help:  ## List these words
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -53,5 +53,8 @@ bench: setup  ## Measure speed side by side, in minutes; tables and pictures go 
 bench-full: BENCH :=
 bench-full: bench  ## The same with large inputs and more rounds, an hour or so
 
+gpu-check: setup  ## On a machine with CUDA: its tests, benchmarks, waits and kernels, as gpu-check/gpu-report.md
+	$(BIN)/python scripts/gpu_check.py
+
 clean:  ## Remove what these commands made
-	rm -rf $(VENV) $(DEMO) bench build dist docs/_build docs/generated .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DEMO) bench gpu-check build dist docs/_build docs/generated .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -31,6 +31,8 @@ from dyhead_det.models.detectors import Detector, build_detector
 from dyhead_det.models.runtime import prepare_detector
 from measuring import (
     Cost,
+    add_precision,
+    autocast,
     draw_bars,
     machine,
     markdown,
@@ -38,6 +40,7 @@ from measuring import (
     option_parser,
     parse,
     peak_mib,
+    precision,
     report,
 )
 
@@ -104,9 +107,9 @@ def main() -> None:
     device = torch.device(options.device)
     gpu = f"{torch.cuda.get_device_name()}, " if device.type == "cuda" else ""
     lines = [
-        f"# Detectors\n\n{gpu}{machine()}; {options.threads} threads; one image a step; medians of "
-        f"{options.rounds} interleaved rounds; x = times faster than DyHead on torchvision's "
-        "operator, by the clock and by CPU time.\n"
+        f"# Detectors\n\n{gpu}{machine()}; {precision(options)}; {options.threads} threads; one "
+        f"image a step; medians of {options.rounds} interleaved rounds; x = times faster "
+        "than DyHead on torchvision's operator, by the clock and by CPU time.\n"
     ]
     bars = {}
     for case in QUICK_CASES if options.quick else CASES:
@@ -126,6 +129,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--compile", action="store_true", help="with runtime.compile as well")
     parser.add_argument("--only", default="", help="only cases with this in their title")
+    add_precision(parser)
     return parse(parser)
 
 
@@ -135,8 +139,10 @@ def measure(
     """Return the tables of one case, and the seconds of each detector's training step."""
     detectors = build_contestants(case, device, use_compile=options.compile)
     images, targets = example(case, device)
-    tests = {name: partial(infer, each, images) for name, each in detectors.items()}
-    steps = {name: training_step(each, images, targets) for name, each in detectors.items()}
+    tests = {name: partial(infer, each, images, options.amp) for name, each in detectors.items()}
+    steps = {
+        name: training_step(each, images, targets, options.amp) for name, each in detectors.items()
+    }
     if device.type == "cuda":
         tests = {name: partial(run_to_the_end, run) for name, run in tests.items()}
         steps = {name: partial(run_to_the_end, run) for name, run in steps.items()}
@@ -226,7 +232,7 @@ def build_torchvision(config: ModelConfig, backbone: dict[str, Tensor]) -> nn.Mo
     From the parts that these take: they themselves freeze norms only with weights to download.
     """
     is_two_stage = config.detector.name == "fasterrcnn"
-    backbone = resnet_fpn_backbone(
+    pyramid = resnet_fpn_backbone(
         backbone_name="resnet50",
         weights=None,
         norm_layer=FrozenBatchNorm2d,
@@ -234,12 +240,12 @@ def build_torchvision(config: ModelConfig, backbone: dict[str, Tensor]) -> nn.Mo
         returned_layers=None if is_two_stage else [2, 3, 4],
         extra_blocks=None if is_two_stage else LastLevelP6P7(256, 256),
     )
-    known = backbone.body.state_dict()
-    backbone.body.load_state_dict({name: backbone[name] for name in known})
+    known = pyramid.body.state_dict()
+    pyramid.body.load_state_dict({name: backbone[name] for name in known})
     sizes = {"min_size": config.input.short_edge, "max_size": config.input.long_edge}
     network = FasterRCNN if is_two_stage else RetinaNet
     num_classes = NUM_CLASSES + 1 if is_two_stage else NUM_CLASSES
-    return Torchvision(network(backbone, num_classes, **sizes), first_label=int(is_two_stage))
+    return Torchvision(network(pyramid, num_classes, **sizes), first_label=int(is_two_stage))
 
 
 class Torchvision(nn.Module):
@@ -273,14 +279,16 @@ def example(case: Case, device: torch.device) -> tuple[list[Tensor], list[Target
     return [torch.rand(3, height, width, device=device)], [target]
 
 
-def infer(detector: nn.Module, images: list[Tensor]) -> None:
+def infer(detector: nn.Module, images: list[Tensor], amp: str) -> None:
     """Predict."""
     detector.eval()
-    with torch.inference_mode():
+    with torch.inference_mode(), autocast(amp, images[0].device):
         detector(images)
 
 
-def training_step(detector: nn.Module, images: list[Tensor], targets: list[Target]) -> Step:
+def training_step(
+    detector: nn.Module, images: list[Tensor], targets: list[Target], amp: str
+) -> Step:
     """Return forward, backward and an update that hardly moves the weights."""
     optimizer = torch.optim.SGD(
         [each for each in detector.parameters() if each.requires_grad], lr=1e-9, momentum=0.9
@@ -289,7 +297,9 @@ def training_step(detector: nn.Module, images: list[Tensor], targets: list[Targe
     def step() -> None:
         detector.train()
         optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(detector(images, targets).values())).sum().backward()
+        with autocast(amp, images[0].device):
+            losses = detector(images, targets)
+        torch.stack(list(losses.values())).sum().backward()
         optimizer.step()
 
     return step

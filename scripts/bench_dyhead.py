@@ -27,7 +27,18 @@ from torch import Tensor
 from dyhead_det.dyhead.head import DyHead
 from dyhead_det.ops.deform_conv import DeformBackend, modulated_deform_conv2d
 from dyhead_det.ops.roi_align import roi_align
-from measuring import Cost, machine, markdown, median_costs, option_parser, parse, peak_mib
+from measuring import (
+    Cost,
+    add_precision,
+    autocast,
+    machine,
+    markdown,
+    median_costs,
+    option_parser,
+    parse,
+    peak_mib,
+    precision,
+)
 
 NUM_LEVELS = 5
 BASELINE = "torchvision"
@@ -65,7 +76,8 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     lines = [describe(device, options), ""]
     for case in table_cases(options.quick):
-        rows = table(case, measure_seconds(case, device, options), measure_peaks(case, device))
+        peaks = measure_peaks(case, device, options.amp)
+        rows = table(case, measure_seconds(case, device, options), peaks)
         lines += [*rows, ""]
         print("\n".join(rows), flush=True)
         # After every case: a long run that is stopped keeps what it measured.
@@ -79,6 +91,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--cpu-time", action="store_true", help="CPU seconds instead of the clock")
+    add_precision(parser)
     options = parse(parser)
     if options.cpu_time and torch.device(options.device).type != "cpu":
         parser.error("--cpu-time tells nothing about a GPU")
@@ -195,7 +208,7 @@ def measure_seconds(
 ) -> dict[str, ByMode]:
     """Let the contestants run in turn, in both modes; return the medians of each."""
     runs = {
-        name: runs_by_mode(contestant, device)
+        name: runs_by_mode(contestant, device, options.amp)
         for name, contestant in CONTESTANTS[case.kind](case, device).items()
     }
     seconds: dict[str, ByMode] = {name: {} for name in runs}
@@ -208,34 +221,41 @@ def measure_seconds(
     return seconds
 
 
-def measure_peaks(case: Case, device: torch.device) -> dict[str, ByMode]:
+def measure_peaks(case: Case, device: torch.device, amp: str) -> dict[str, ByMode]:
     """Return the peak MiB of each contestant.
 
     On a CPU each has a process of its own: what others freed leaves holes in the heap, into which
     some sizes fit and others do not.
     """
     names = list(CONTESTANTS[case.kind](case, torch.device("meta")))
-    arguments = (repeat(case), names, repeat(device), repeat(torch.get_num_threads()))
+    arguments = (repeat(case), names, repeat(device), repeat(amp), repeat(torch.get_num_threads()))
     if device.type == "cuda":
         return dict(zip(names, map(peaks_of, *arguments), strict=True))
     with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
         return dict(zip(names, pool.map(peaks_of, *arguments), strict=True))
 
 
-def peaks_of(case: Case, name: str, device: torch.device, num_threads: int) -> ByMode:
+def peaks_of(case: Case, name: str, device: torch.device, amp: str, num_threads: int) -> ByMode:
     """Return the peak MiB of one contestant, by mode."""
     torch.set_num_threads(num_threads)
     torch.manual_seed(0)
     small = replace(case, channels=16, size_hw=(16, 16))
     for each in (small, case):  # the small one loads what has to be loaded
-        runs = runs_by_mode(CONTESTANTS[case.kind](each, device)[name], device)
+        runs = runs_by_mode(CONTESTANTS[case.kind](each, device)[name], device, amp)
         peaks = {mode: peak_mib(runs[mode], device) for mode in MODES}
     return peaks
 
 
-def runs_by_mode(contestant: Contestant, device: torch.device) -> dict[str, Callable[[], None]]:
+def runs_by_mode(
+    contestant: Contestant, device: torch.device, amp: str
+) -> dict[str, Callable[[], None]]:
     """Return the runs of an inference and of a training step that end when the device does."""
-    forward, leaves = contestant
+    exact_forward, leaves = contestant
+
+    def forward() -> Tensor | list[Tensor]:
+        with autocast(amp, device):
+            return exact_forward()
+
     return {
         "forward": finished(without_gradients(forward), device),
         "training": finished(with_gradients(forward, leaves), device),
@@ -300,8 +320,8 @@ def describe(device: torch.device, options: argparse.Namespace) -> str:
     gpu = f"{torch.cuda.get_device_name()}, " if device.type == "cuda" else ""
     clock = "CPU time" if options.cpu_time else "time"
     return (
-        f"{gpu}{machine()}; {options.threads} threads; medians of {options.rounds} interleaved "
-        f"rounds, {clock}; x = times faster than {BASELINE}."
+        f"{gpu}{machine()}; {precision(options)}; {options.threads} threads; medians of "
+        f"{options.rounds} interleaved rounds, {clock}; x = times faster than {BASELINE}."
     )
 
 
