@@ -116,10 +116,13 @@ def test_two_processes_find_what_one_does(trained):
     run = together / "thawed"
     found = json.loads((run / "eval" / "detections.json").read_text())
     numbers = json.loads((run / "eval" / "metrics.json").read_text())
+    assert numbers.pop("speed")["num_images"] > 0  # takes another time whenever it is measured
     evaluate(run, CPU)
     assert found
     assert found == json.loads((run / "eval" / "detections.json").read_text())
-    assert numbers == json.loads((run / "eval" / "metrics.json").read_text())
+    again = json.loads((run / "eval" / "metrics.json").read_text())
+    assert again.pop("speed")
+    assert numbers == again
 
 
 def test_only_one_process_writes_and_talks(trained):
