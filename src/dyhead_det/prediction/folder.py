@@ -261,12 +261,14 @@ def _write(writers: Mapping[str, ImageWriter], item: tuple[int, ImageResult]) ->
     return result
 
 
-def no_room(error: OSError, out: Path) -> OutputError:
+def no_room(
+    error: OSError, out: Path, *, then: str = "make room and go on with --resume"
+) -> OutputError:
     """Say what is left of a run that cannot write any more."""
     num_done = count_lines(out)
     return OutputError(
         f"{error.filename or out}: cannot be written ({error.strerror}); what was found in "
-        f"{num_done} images is in {out / LINES}; make room and go on with --resume"
+        f"{num_done} images is in {out / LINES}; {then}"
     )
 
 

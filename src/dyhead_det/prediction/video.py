@@ -85,7 +85,7 @@ def predict_videos(
     except StopRequested as request:
         stopped_by = request
     except OSError as error:
-        raise no_room(error, out) from error
+        raise no_room(error, out, then="make room and begin anew") from error
     write_tables(out, outputs, predictor.categories)
     summary = summarize(out, 0)
     summary.num_images = summary.num_done
@@ -168,9 +168,11 @@ def _predict_video(
             journal.append([{**line, "frame": frame.number, "time": round(frame.time, 6)}])
             run.num_done += 1
             bar.update()
-            stop.check()
+            if stop.received is not None:  # the video with boxes is completed first
+                break
         if writer is not None:
             writer.write_sound(video.take_sound())
+    stop.check()
     return _problems(source, video, run.num_done - num_before)
 
 

@@ -1,6 +1,7 @@
 """Videos: boxes on every frame, times and sound as they were, damage told."""
 
 import json
+import signal
 from fractions import Fraction
 
 import av
@@ -10,8 +11,9 @@ import torch
 from torch import nn
 
 from dyhead_det.contracts import Category, CategoryMap
-from dyhead_det.errors import ConfigError, DatasetError
+from dyhead_det.errors import ConfigError, DatasetError, OutputError, StoppedError
 from dyhead_det.prediction.options import PredictOptions
+from dyhead_det.prediction.outputs.video_file import VideoWriter
 from dyhead_det.prediction.predictor import Predictor
 from dyhead_det.prediction.sources.video_names import is_video
 from dyhead_det.prediction.sources.videos import open_video
@@ -153,6 +155,34 @@ def test_of_a_truncated_video_what_can_be_read_is_kept(predictor, tmp_path):
     with pytest.raises(DatasetError, match=r"clip\.mkv: .*ends early \(after .* of 29\.\d seconds"):
         predict(predictor, [video], out)
     assert 0 < len(lines_of(out)) == len(facts_of(out / "videos" / "clip.mp4")[0]) < 30
+
+
+def test_a_signal_leaves_a_video_of_what_was_found_before_it(predictor, tmp_path, monkeypatch):
+    predict_as_ever, calls = predictor.predict, iter(range(99))
+
+    def predict_and_signal(*arguments, **options):
+        if next(calls) == 1:
+            signal.raise_signal(signal.SIGINT)
+        return predict_as_ever(*arguments, **options)
+
+    monkeypatch.setattr(predictor, "predict", predict_and_signal)
+    out = tmp_path / "out"
+    with pytest.raises(StoppedError, match="stopped by SIGINT after 3 frames") as stopped:
+        predict(predictor, [write_video(tmp_path / "clip.mp4")], out)
+    assert stopped.value.exit_code == 130
+    assert len(json.loads((out / "detections.json").read_text())) == 3
+    assert facts_of(out / "videos" / "clip.mp4")[0] == [0, 40, 80]
+
+
+def test_a_full_disk_leaves_no_half_video(predictor, tmp_path, monkeypatch):
+    def write(writer, picture, pts):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(VideoWriter, "write", write)
+    out = tmp_path / "out"
+    with pytest.raises(OutputError, match=r"No space left.*make room and begin anew"):
+        predict(predictor, [write_video(tmp_path / "clip.mp4")], out)
+    assert not list((out / "videos").iterdir())
 
 
 def test_what_is_no_video_is_one_line(predictor, tmp_path):
