@@ -61,7 +61,13 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, *, previous: Path | None
     Raises:
         OSError: If the disk is full or the folder cannot be written.
     """
-    content = {
+    with written_whole(path, durable=True, previous=previous) as unfinished:
+        _write(content_of(checkpoint), unfinished)
+
+
+def content_of(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what is written of a checkpoint, which `parse_checkpoint` reads."""
+    return {
         "format": FORMAT,
         "version": VERSION,
         "config": to_plain(checkpoint.config),
@@ -73,8 +79,6 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, *, previous: Path | None
         "held_out": checkpoint.held_out,
         "training": checkpoint.training,
     }
-    with written_whole(path, durable=True, previous=previous) as unfinished:
-        _write(content, unfinished)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

@@ -120,7 +120,7 @@ def export(
         description = ONE_IMAGE if options.batch is None else MANY_IMAGES
         add_metadata(
             unfinished,
-            describe_file(content, detector, options),
+            describe_file(checkpoint, content, detector, options),
             description=description.format(pixels=pixels),
         )
         agreement = _check(unfinished, predictor, image, options)

@@ -6,28 +6,36 @@ from importlib.metadata import version
 from pathlib import Path
 
 from dyhead_det import __version__
-from dyhead_det.checkpoints.checkpoint import Checkpoint
+from dyhead_det.checkpoints.checkpoint import Checkpoint, content_of
 from dyhead_det.config.schema import to_plain
 from dyhead_det.export.options import ExportOptions
 from dyhead_det.models.detectors import Detector
+from dyhead_det.prediction.onnx_detector import CHECKPOINT_KEY, SOURCE_KEY, sha256
 
 
 def describe_file(
-    content: Checkpoint, detector: Detector, options: ExportOptions
+    checkpoint: Path, content: Checkpoint, detector: Detector, options: ExportOptions
 ) -> dict[str, str]:
     """Return what a user of the file needs to know, as JSON by name.
 
     Args:
-        content: whose weights the file has.
+        checkpoint: the file of the checkpoint.
+        content: what is in it, whose weights the file has.
         detector: with the sizes that the file resizes images to.
         options: what kind of file it is.
     """
-    resizing = {
-        **to_plain(content.config.model.input),
+    edges = {
         "short_edge": detector.transform.min_size[-1],
         "long_edge": detector.transform.max_size,
+    }
+    resizing = {
+        **to_plain(content.config.model.input),
+        **edges,
         "pixels": "uint8" if options.takes_uint8 else "float32",
     }
+    # As in a checkpoint, so that what reads one reads the file, too.
+    without_weights = {**content_of(content), "model": {}, "training": None}
+    without_weights["config"]["model"]["input"].update(edges)
     kind = {"batch": options.batch, "precision": options.precision, "deform": options.deform}
     versions = {name: version(name) for name in ("torch", "torchvision", "onnx")}
     texts = {
@@ -35,6 +43,8 @@ def describe_file(
         "input": resizing,
         "model": to_plain(content.config.model),
         "export": kind,
+        CHECKPOINT_KEY: without_weights,
+        SOURCE_KEY: {"name": checkpoint.name, "sha256": sha256(checkpoint)},
         "dyhead_det_version": __version__,
         "versions": versions,
     }

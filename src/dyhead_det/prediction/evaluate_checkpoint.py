@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from dyhead_det.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from dyhead_det.checkpoints.checkpoint import Checkpoint
 from dyhead_det.data.build_datasets import load_evaluation_data
 from dyhead_det.data.build_loaders import evaluation_loader
 from dyhead_det.data.coco.dataset import CocoDataset
@@ -29,7 +29,7 @@ from dyhead_det.prediction.arguments import (
     require_count,
     require_edges,
 )
-from dyhead_det.prediction.predictor import Predictor
+from dyhead_det.prediction.predictor import load_file
 
 
 def evaluate_checkpoint(
@@ -54,7 +54,7 @@ def evaluate_checkpoint(
     What is None is as in the run that made the checkpoint, so that its own numbers come again.
 
     Args:
-        path: The checkpoint.
+        path: The checkpoint, or an ONNX file that `export` made of it.
         out: The folder for the results, which is tried before any image is read; None for `eval`
             beside the checkpoint.
         data: Annotations (.json), or a YAML file with root, annotations and images.
@@ -107,7 +107,9 @@ def evaluate_checkpoint(
         if value is not None:
             require_count(name, value, most=most)
     with local_main_first():
-        checkpoint = load_checkpoint(path)
+        checkpoint, predictor = load_file(
+            path, device=device, short_edge=short_edge, long_edge=long_edge, amp=amp
+        )
         config = checkpoint.config
         # A stranger's file may ask for more processes than this machine can bear.
         reading = config.data.model_copy(
@@ -126,9 +128,6 @@ def evaluate_checkpoint(
         )
         if data is None:
             _require_held_out(checkpoint, dataset)
-        predictor = Predictor.from_checkpoint(
-            checkpoint, device=device, short_edge=short_edge, long_edge=long_edge, amp=amp
-        )
         main_only(require_writable)(out, "metrics.json", "detections.json")
     batch_size = batch_size or config.eval.batch_size
     edges = {"--short-edge": short_edge, "--long-edge": long_edge, "--amp": amp}

@@ -37,6 +37,9 @@ from dyhead_det.prediction.arguments import (
 )
 from dyhead_det.prediction.detections import Detections, labels_of
 from dyhead_det.prediction.images import ImageLike, as_image, reduce_large
+from dyhead_det.prediction.onnx_detector import is_onnx, load_onnx
+
+logger = logging.getLogger(__name__)
 
 AnyImage = TypeVar("AnyImage", bound=ImageLike)
 
@@ -54,7 +57,7 @@ def load(
     """Load a trained detector.
 
     Args:
-        path: a checkpoint, `best.pt` or `last.pt` of a run.
+        path: a checkpoint, `best.pt` or `last.pt` of a run, or a file that `export` made of one.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
         short_edge: resize images to this shorter edge in pixels; None as in training.
         long_edge: bound of the longer edge. Where only one of the two is given, the other is
@@ -69,12 +72,44 @@ def load(
     """
     require_edges(short_edge, long_edge)  # before a large file is read
     require_amp(amp)
-    return Predictor.from_checkpoint(
-        load_checkpoint(Path(path)),
+    _, predictor = load_file(
+        Path(path),
         device=choose_device(device),
         short_edge=short_edge,
         long_edge=long_edge,
         amp=amp,
+    )
+    return predictor
+
+
+def load_file(
+    path: Path, *, device: torch.device, short_edge: int | None, long_edge: int | None, amp: Amp
+) -> tuple[Checkpoint, "Predictor"]:
+    """Load a checkpoint or an ONNX file made of one; arguments and errors are those of `load`.
+
+    Returns:
+        What the file tells (an ONNX file all but weights), and its detector at work.
+    """
+    if not is_onnx(path):
+        checkpoint = load_checkpoint(path)
+        return checkpoint, Predictor.from_checkpoint(
+            checkpoint, device=device, short_edge=short_edge, long_edge=long_edge, amp=amp
+        )
+    if amp != "off":
+        raise ConfigError(
+            f"{path}: an ONNX file computes in the precision that it was exported in: no --amp"
+        )
+    checkpoint, detector = load_onnx(path, short_edge=short_edge, long_edge=long_edge)
+    if device.type != "cpu":
+        logger.warning("%s runs on the CPU, whatever --device says", path)
+    size = checkpoint.config.model.input
+    return checkpoint, Predictor(
+        detector,
+        checkpoint.categories,
+        device=torch.device("cpu"),
+        runtime=checkpoint.config.runtime,
+        resized_to=(size.short_edge, size.long_edge),
+        min_scores=checkpoint.min_scores,
     )
 
 
