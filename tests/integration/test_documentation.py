@@ -17,6 +17,7 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
+from dyhead_det import load
 from dyhead_det.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from dyhead_det.cli.app import app
 from dyhead_det.config.schema import to_plain
@@ -80,6 +81,29 @@ def test_the_examples_of_a_page_run_one_after_the_other(page, desk, monkeypatch)
     names: dict[str, object] = {"__name__": "example"}
     for number, block in enumerate(blocks_of(page, "python"), start=1):
         exec(compile(block, f"{page.name}, example {number}", "exec"), names)
+
+
+@pytest.mark.slow
+def test_the_script_without_this_package_finds_what_predict_finds(desk):
+    (script,) = (b for b in blocks_of(ROOT / "docs" / "export.md", "python") if "MIN_SCORE" in b)
+    assert len([line for line in script.splitlines() if line]) <= 30
+    # The detector of these tests is fresh: what it finds is weak.
+    program = script.replace("0.3", "0.0") + "\nimport sys\nsys.exit('torch' in sys.modules)\n"
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=desk,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+    found = json.loads(result.stdout)
+    expected = list(load(desk / "best.pt").predict(desk / "photo.jpg", min_score=0))
+    assert len(found) == len(expected) > 0
+    assert [name for name, _, _ in found] == [each.name for each in expected]
+    for (_, score, box), each in zip(found, expected, strict=True):
+        assert score == pytest.approx(each.score, abs=1e-5)
+        assert box == pytest.approx(each.box, abs=0.01)
 
 
 def options_of(words: list[str]) -> tuple[str, set[str], set[str]]:
