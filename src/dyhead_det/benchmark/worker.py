@@ -113,14 +113,14 @@ def _load_checkpoint(contestant: Contestant, case: Case) -> tuple[Run, str]:
         device=contestant.device,
         short_edge=min(case.size_hw),
         long_edge=max(case.size_hw),
+        amp="bf16" if contestant.precision == "bf16" else "off",
     )
     images = [torch.from_numpy(image).float() / 255 for image in example_images(case)]
     images = [image.to(predictor.device) for image in images]
     device = predictor.device.type
-    autocast = torch.autocast(device, torch.bfloat16, enabled=contestant.precision == "bf16")
 
     def run() -> None:
-        with torch.inference_mode(), autocast:
+        with torch.inference_mode():
             predictor.detector(images)
         if device == "cuda":
             torch.cuda.synchronize()
