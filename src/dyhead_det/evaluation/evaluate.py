@@ -20,7 +20,7 @@ from dyhead_det.distributed.collectives import (
     broadcast_object,
     gather_objects,
 )
-from dyhead_det.distributed.device import images_to_device
+from dyhead_det.distributed.device import images_to_device, predictions_to_host
 from dyhead_det.distributed.rank_zero import main_only
 from dyhead_det.distributed.world import is_main
 from dyhead_det.errors import DatasetError
@@ -152,7 +152,7 @@ def collect_detections(
             if not images:
                 continue
             with meter.batch(images):
-                predictions = detector(images_to_device(images, device))
+                predictions = predictions_to_host(detector(images_to_device(images, device)))
                 for target, prediction in zip(targets, predictions, strict=True):
                     read_images.append(target["image_id"])
                     detections += to_coco(prediction, target["image_id"], categories)

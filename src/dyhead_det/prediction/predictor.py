@@ -17,7 +17,11 @@ from dyhead_det.checkpoints.consistency import require_consistent
 from dyhead_det.checkpoints.state_dicts import load_exactly, require_exact
 from dyhead_det.config.schema import InputConfig, RuntimeConfig
 from dyhead_det.contracts import CategoryMap, Prediction
-from dyhead_det.distributed.device import choose_device, images_to_device
+from dyhead_det.distributed.device import (
+    choose_device,
+    images_to_device,
+    predictions_to_host,
+)
 from dyhead_det.errors import ConfigError
 from dyhead_det.escaping import listed
 from dyhead_det.models.detectors import Detector, build_detector
@@ -254,7 +258,7 @@ class Predictor:
         ]
         with torch.no_grad():
             inputs = images_to_device([image for image, _ in reduced], self.device)
-            predictions = self.detector(inputs)
+            predictions = predictions_to_host(self.detector(inputs))
         for image, (_, factor), prediction in zip(images, reduced, predictions, strict=True):
             if factor > 1:
                 boxes = clip_boxes_to_image(prediction["boxes"] * factor, image.shape[1:])
@@ -276,7 +280,7 @@ class Predictor:
                 "evaluated, found nothing right, or is of an older version; `dyhead-det eval` "
                 "shows the best ones: give one as a number"
             )
-        return torch.tensor([self.min_scores[name] for name in self.names], device=self.device)
+        return torch.tensor([self.min_scores[name] for name in self.names])
 
     def fingerprint(self) -> str:
         """Return a short text that other weights or classes do not share."""

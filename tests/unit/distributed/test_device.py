@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from dyhead_det.distributed.device import choose_device, images_to_device
+from dyhead_det.contracts import Prediction
+from dyhead_det.distributed.device import (
+    _as_prediction,
+    _as_rows,
+    choose_device,
+    images_to_device,
+    predictions_to_host,
+)
 from dyhead_det.errors import ConfigError
 
 
@@ -43,3 +50,31 @@ def test_images_become_floats_up_to_one_and_floats_stay():
     from_bytes, same = images_to_device([bytes_image, floats], torch.device("cpu"))
     assert from_bytes.flatten().tolist() == pytest.approx([0, 0.2, 1])
     assert torch.equal(same, floats)
+
+
+def predictions(device):
+    return [
+        Prediction(
+            boxes=100 * torch.rand(number, 4, device=device),
+            scores=torch.rand(number, device=device),
+            labels=torch.randint(2000, (number,), device=device),
+        )
+        for number in (3, 0, 1)
+    ]
+
+
+def test_predictions_come_to_the_host_as_they_were(device):
+    there = predictions(device)
+    here = predictions_to_host(there)
+    for before, after in zip(there, here, strict=True):
+        for key, value in after.items():
+            torch.testing.assert_close(value, before[key].cpu(), rtol=0, atol=0)
+    assert predictions_to_host([]) == []
+
+
+def test_a_prediction_is_the_same_after_it_was_rows():
+    for prediction in predictions("cpu"):
+        again = _as_prediction(_as_rows(prediction))
+        assert again.keys() == prediction.keys()
+        for key, value in again.items():
+            torch.testing.assert_close(value, prediction[key], rtol=0, atol=0)
