@@ -85,9 +85,12 @@ def test_predict_imports_neither_compiler_nor_plots_nor_evaluators(checkpoint, t
     assert "1 images" in run_python(code + REFUSE.format(modules=spared), tmp_path)
 
 
-def test_eval_imports_neither_compiler_nor_plots_nor_the_other_evaluator(checkpoint, tmp_path):
+def test_eval_imports_neither_compiler_nor_the_other_evaluator_nor_plots_without_its_report(
+    checkpoint, tmp_path
+):
     spared = {"torch._dynamo", "sympy", "matplotlib", "pycocotools"}
-    code = RUN.format(arguments=["eval", str(checkpoint), "--backend", "faster-coco-eval"])
+    arguments = ["eval", str(checkpoint), "--backend", "faster-coco-eval", "--no-report"]
+    code = RUN.format(arguments=arguments)
     assert "AP50" in run_python(code + REFUSE.format(modules=spared), tmp_path)
 
 
