@@ -172,3 +172,9 @@ def test_crowds_are_told_where_yolo_cannot_hold_them(folder, tmp_path):
     assert "1 crowd regions were left out" in result.stdout
     run("convert", folder, "--to", "voc", "--out", tmp_path / "voc")
     assert read(tmp_path / "voc")[1]["val"].is_crowd.sum() == 1
+
+
+def test_a_group_that_is_no_regular_expression_is_a_usage_error(folder, tmp_path):
+    result = run("split", folder, "--split", "train", "--group", "(", "--out", tmp_path / "out")
+    assert (result.exit_code, (tmp_path / "out").exists()) == (2, False)
+    assert "is no regular expression" in result.stderr

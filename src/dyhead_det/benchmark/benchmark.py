@@ -74,7 +74,10 @@ def benchmark(checkpoint: Path, onnx_files: Sequence[Path], out: Path, plan: Pla
     ]
     results: list[Result] = []
     with tqdm(
-        total=len(cases) * len(contestants) * plan.num_rounds, desc="benchmark", leave=False
+        total=len(cases) * len(contestants) * plan.num_rounds,
+        desc="benchmark",
+        leave=False,
+        disable=None,
     ) as bar:
         for case in cases:
             results += measure(

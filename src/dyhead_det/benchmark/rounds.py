@@ -3,7 +3,7 @@
 import multiprocessing
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
@@ -89,12 +89,10 @@ def measure(
         for first in range(num_rounds):
             start = first % len(turns)
             for connection, result in turns[start:] + turns[:start]:
-                connection.send(num_runs)
-                result.rounds.append(_answer(connection, result.contestant))
+                result.rounds.append(_ask(num_runs, connection, result.contestant))
                 tell()
         for connection, result in turns:
-            connection.send(None)
-            result.peak_mib = _answer(connection, result.contestant)
+            result.peak_mib = _ask(None, connection, result.contestant)
     return results
 
 
@@ -115,6 +113,13 @@ def _process(contestant: Contestant, case: Case) -> Iterator[Connection]:
         process.join()
 
 
+def _ask(num_runs: int | None, connection: Connection, contestant: Contestant) -> Any:  # noqa: ANN401 - see `serve`
+    """Ask for runs, or by None for the peak, and wait for the answer."""
+    with suppress(ConnectionError):  # which the answer, or its absence, explains
+        connection.send(num_runs)
+    return _answer(connection, contestant)
+
+
 def _answer(connection: Connection, contestant: Contestant) -> Any:  # noqa: ANN401 - see `serve`
     """Wait for an answer.
 
@@ -123,7 +128,7 @@ def _answer(connection: Connection, contestant: Contestant) -> Any:  # noqa: ANN
     """
     try:
         answer = connection.recv()
-    except (EOFError, ConnectionResetError) as error:
+    except (EOFError, ConnectionError) as error:
         raise OutOfMemoryError(
             f"the process that ran {printable(contestant.path)} was ended, perhaps for its memory; "
             "lower --batch-size or --size"

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from dyhead_det.benchmark.machine import status_mib
 from dyhead_det.errors import DyHeadDetError
+from dyhead_det.escaping import printable
 
 Precision = Literal["float32", "bf16"]
 Run = Callable[[], object]
@@ -62,8 +63,12 @@ def serve(connection: Connection, contestant: Contestant, case: Case) -> None:
         load = _load_onnx if contestant.is_onnx else _load_checkpoint
         run, precision = load(contestant, case)
         run()  # what is done once is done: allocation, the choice of algorithms
-    except (DyHeadDetError, ValueError, RuntimeError, MemoryError) as error:
-        connection.send(error if isinstance(error, DyHeadDetError) else str(error))
+    except DyHeadDetError as error:
+        connection.send(error)
+        return
+    except (ValueError, RuntimeError, MemoryError) as error:
+        reason = printable(error or type(error).__name__, max_length=300)
+        connection.send(DyHeadDetError(f"{contestant.path}: cannot be run ({reason})"))
         return
     connection.send(precision)
     while (num_runs := connection.recv()) is not None:

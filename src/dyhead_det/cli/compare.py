@@ -35,12 +35,12 @@ def compare(
     """Compare detectors: AP, AP of classes and over the steps, and how sure a difference is."""
     with quick_imports():
         from dyhead_det.files import require_writable
-        from dyhead_det.reporting.comparison import compare
+        from dyhead_det.reporting.comparison import COMPARE_FILES, compare
         from dyhead_det.reporting.scored import read_scored
 
     clean_up_on_signals()
-    require_writable(out, "compare.json", "compare.csv", "compare.png")
+    require_writable(out, *COMPARE_FILES)
     comparison = compare([read_scored(path, data) for path in sources], num_resamples=resamples)
     echo(comparison.text())
     comparison.write(out)
-    echo(f"\nwritten: {out}/compare.png, {out}/compare.csv, {out}/compare.json")
+    echo(f"\nwritten: {', '.join(str(out / name) for name in COMPARE_FILES)}")

@@ -1,5 +1,6 @@
 """`data convert`, `data split`, `data merge` and `data subset`: data sets written anew."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -45,10 +46,23 @@ Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace a data set that was written so before.")
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Another seed, another choice.")]
+
+
+def _pattern(text: str | None) -> str | None:
+    """Refuse what is no regular expression."""
+    try:
+        re.compile(text or "")
+    except (re.error, RecursionError, OverflowError) as error:
+        msg = f"{text!r} is no regular expression: {error}"
+        raise typer.BadParameter(msg) from error
+    return text
+
+
 Group = Annotated[
     str | None,
     typer.Option(
-        help="A regular expression; images in whose file names it finds the same stay together."
+        callback=_pattern,
+        help="A regular expression; images in whose file names it finds the same stay together.",
     ),
 ]
 

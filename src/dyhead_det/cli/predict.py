@@ -76,7 +76,6 @@ def predict(
             help="What to write besides predictions.jsonl, separated by commas; repeat as needed.",
         ),
     ] = list(DEFAULT_OUTPUTS),  # noqa: B006 - typer shows it, nobody changes it
-    draw: Annotated[bool, typer.Option(hidden=True)] = True,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a run that was stopped or killed.")
     ] = False,
@@ -109,7 +108,7 @@ def predict(
         from dyhead_det.prediction.sources.files import find_images
         from dyhead_det.prediction.video import predict_videos
 
-    outputs = [output for output in OUTPUTS if output in save and (draw or output != "pictures")]
+    outputs = [output for output in OUTPUTS if output in save]
     _require_fitting(context, sources or [], data, images)
     bound = read_min_score(min_score)
     with init_process_group(device) as own_device:
@@ -192,7 +191,7 @@ def _require_fitting(
     if len(sources) > 1:
         msg = f"{STDIN}, paths from standard input, stands alone."
         raise typer.BadParameter(msg)
-    for name in ("out", "save", "resume", "batch_size", "workers", "draw"):
+    for name in ("out", "save", "resume", "batch_size", "workers"):
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
             msg = f"With {STDIN} nothing is written but lines to standard output: no --{name}."

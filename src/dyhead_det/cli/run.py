@@ -143,15 +143,12 @@ def evaluate(
 ) -> None:
     """Compute the COCO numbers of a checkpoint, or of the detections of any detector."""
     if detections is not None:
-        unused = (
-            checkpoint,
-            batch_size,
-            broken_images,
-            short_edge,
-            long_edge,
-        )
+        unused = (checkpoint, batch_size, broken_images, short_edge, long_edge)
         if data is None or amp != "off" or any(option is not None for option in unused):
             msg = "--detections needs --data ANNOTATIONS.json, and no checkpoint or how to run one"
+            raise typer.BadParameter(msg)
+        if images is not None and (out is None or not report):
+            msg = "--images with --detections is for the pictures of a report: give --out"
             raise typer.BadParameter(msg)
         _score_results(
             detections,

@@ -1,6 +1,7 @@
 """The sections of a data set: where it lies, how it is read, how images are drawn and changed."""
 
 import re
+from collections import Counter
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -204,7 +205,7 @@ class DataConfig(Section):
     @field_validator("classes")
     @classmethod
     def _classes_once(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        twice = sorted({name for name in names or () if (names or ()).count(name) > 1})
+        twice = sorted(name for name, times in Counter(names).items() if times > 1)
         if twice:
             raise ValueError(f"names a class twice: {', '.join(twice)}")
         return names

@@ -12,6 +12,7 @@ from dyhead_det.models.runtime import pytorch_switches
 from dyhead_det.prediction.arguments import MIN_SCORE, MinScore
 from dyhead_det.prediction.predictor import load
 from dyhead_det.visualize.attention_picture import draw_attention
+from dyhead_det.visualize.evaluation_plots import save_png
 
 
 class Explained(NamedTuple):
@@ -70,5 +71,5 @@ def explain_to_folder(
     with written_whole(written.arrays) as npz, written_whole(written.picture) as png:  # or neither
         with npz.open("wb") as file:
             np.savez_compressed(file, **arrays)
-        draw_attention(attention).savefig(png, format="png")
+        save_png(draw_attention(attention), png)
     return written

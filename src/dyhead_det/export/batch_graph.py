@@ -16,11 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dyhead_det.export.onnx_graph import INPUT, OUTPUTS, as_float, record
+from dyhead_det.export.onnx_graph import INPUT, as_float, record
 from dyhead_det.export.options import Batch
 from dyhead_det.models.detectors import Detector
+from dyhead_det.prediction.onnx_session import COUNT, OUTPUTS
 
-BATCH_INPUT, COUNT = "images", "num_detections"
+BATCH_INPUT = "images"
 NO_LABEL = -1
 """The label of the rows behind an image's objects."""
 EACH = "each/"

@@ -205,7 +205,7 @@ def _calibration_inputs(folder: Path, options: ExportOptions) -> Iterator[NDArra
     sources = find_images([folder], except_in=Path(os.devnull))
     step = max(1, len(sources) // NUM_CALIBRATION_IMAGES)
     chosen = sources[::step][:NUM_CALIBRATION_IMAGES]
-    for source in tqdm(chosen, desc="calibration", unit="image", leave=False):
+    for source in tqdm(chosen, desc="calibration", unit="image", leave=False, disable=None):
         image = _as_input(as_image(source.path), options).numpy()
         if options.batch is None:
             yield image

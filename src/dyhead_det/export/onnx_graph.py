@@ -22,11 +22,12 @@ from dyhead_det.dyhead.stacked import StackedDyHead
 from dyhead_det.errors import ExportError
 from dyhead_det.export.options import Deform
 from dyhead_det.models.detectors import Detector
+from dyhead_det.prediction.onnx_session import COUNT, OUTPUTS
 
 # The first with DeformConv, and all that the rest needs.
 OPSET = 19
 DEFORM_CONV = "torchvision::deform_conv2d"
-INPUT, OUTPUTS = "image", ("boxes", "scores", "labels")
+INPUT = "image"
 
 
 class OneImage(nn.Module):
@@ -62,7 +63,7 @@ def write_graph(detector: Detector, path: Path, image: Tensor) -> None:
         (image,),
         path,
         inputs={INPUT: {1: "height", 2: "width"}},
-        outputs={name: {0: "num_detections"} for name in OUTPUTS},
+        outputs={name: {0: COUNT} for name in OUTPUTS},
     )
 
 

@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dyhead_det.data.coco.records import Floats
-from dyhead_det.escaping import printable
-from dyhead_det.files import written_whole
 from dyhead_det.inspection.anchor_fit import REACHED_IOU
 from dyhead_det.inspection.stats import MEDIUM_SIDE, SMALL_SIDE, DataStats
+from dyhead_det.visualize.evaluation_plots import label, save_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MOST_CLASSES, _FEW_CLASSES = 25, 8
-_LONGEST_NAME = 24  # letters
 _NUM_BINS = 40
 _OURS, _FITTED, _BOUND = "C0", "C1", "0.4"
 
@@ -44,15 +42,13 @@ def draw_stats(stats: DataStats, path: Path) -> None:
     for axes, draw in zip(figure.subplots(2, 3).flat, panels, strict=True):
         draw(axes, stats)
         axes.spines[["top", "right"]].set_visible(False)
-    with written_whole(path) as unfinished:
-        figure.savefig(unfinished, format="png")
+    save_png(figure, path)
 
 
 def _draw_classes(axes: "Axes", stats: DataStats) -> None:
     ordered = sorted(stats.classes, key=lambda each: -each.num_objects)
     shown = ordered[:_MOST_CLASSES][::-1]
-    # A dollar sign would begin a formula.
-    names = [printable(c.name, max_length=_LONGEST_NAME).replace("$", r"\$") for c in shown]
+    names = [label(each.name) for each in shown]
     bars = axes.barh(range(len(shown)), [each.num_objects for each in shown], color=_OURS)
     axes.bar_label(bars, fontsize=7, padding=2)
     axes.set_yticks(range(len(shown)), names, fontsize=8)
@@ -79,7 +75,7 @@ def _draw_sides(axes: "Axes", stats: DataStats) -> None:
         axes.text(place, top, name, ha=side, va="top", fontsize=8, color=_BOUND)
     _mark_anchors(axes, [np.sqrt((s[2] - s[0]) * (s[3] - s[1])) for s in _shapes(stats)])
     axes.set_xlabel("square root of the area in pixels")
-    _title(axes, f"sizes of objects at the input of {stats.config_name}", "")
+    _title(axes, f"sizes of objects at the input of {label(stats.config_name)}", "")
 
 
 def _draw_ratios(axes: "Axes", stats: DataStats) -> None:
@@ -94,14 +90,14 @@ def _draw_ious(axes: "Axes", stats: DataStats) -> None:
         axes.text(0.5, 0.5, f"{stats.model.detector.name} has no anchors", ha="center")
         axes.set_axis_off()
         return
-    curves = [(stats.config_name, stats.ious, _OURS)]
+    curves = [(label(stats.config_name), stats.ious, _OURS)]
     if stats.suggested_ious is not None:
         curves.append(("as suggested", stats.suggested_ious, _FITTED))
     for name, ious, color in curves:
         ordered = np.sort(ious)
         share = np.arange(1, len(ordered) + 1) / len(ordered)
-        label = f"{name}: {(ious < REACHED_IOU).mean():.1%} below {REACHED_IOU}"
-        axes.plot(ordered, share, color=color, label=label)
+        shown = f"{name}: {(ious < REACHED_IOU).mean():.1%} below {REACHED_IOU}"
+        axes.plot(ordered, share, color=color, label=shown)
     axes.axvline(REACHED_IOU, color=_BOUND, linewidth=1, linestyle=":")
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
@@ -127,8 +123,8 @@ def _draw_image_sizes(axes: "Axes", stats: DataStats) -> None:
     axes.scatter(sizes[:, 0], sizes[:, 1], s=areas, alpha=0.6, color=_OURS, linewidths=0)
     for row in np.argsort(-numbers, kind="stable")[:3]:
         width, height = sizes[row].tolist()
-        label = f"{width} x {height}: {numbers[row]}   "
-        axes.annotate(label, (width, height), fontsize=8, va="center", ha="right")
+        text = f"{width} x {height}: {numbers[row]}   "
+        axes.annotate(text, (width, height), fontsize=8, va="center", ha="right")
     largest = 1.25 * sizes.max()
     axes.set_xlim(0, largest)
     axes.set_ylim(0, largest)
@@ -154,8 +150,8 @@ def _mark_anchors(axes: "Axes", places: Sequence[float]) -> None:
         return
     distinct = np.unique(np.round(places, 3))
     marks = axes.get_xaxis_transform()
-    label = "anchors"
-    axes.plot(distinct, np.full(len(distinct), 0.015), "^", color="k", transform=marks, label=label)
+    heights = np.full(len(distinct), 0.015)
+    axes.plot(distinct, heights, "^", color="k", transform=marks, label="anchors")
     axes.legend(fontsize=8, frameon=False, loc="upper right")
 
 

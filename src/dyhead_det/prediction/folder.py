@@ -226,7 +226,7 @@ def _lines(run: _Run, positions: Iterator[int], pool: ThreadPoolExecutor | None)
         for result in _detect(run.predictor, batch, run.options)
     )
     written = map_ahead(partial(_write, writers), detected, pool, num_ahead=num_ahead)
-    return (result.to_line(run.predictor.categories) for result in written)
+    return (result.to_line() for result in written)
 
 
 def _read(images: Sequence[ImageSource], position: int) -> tuple[int, ImageResult]:

@@ -29,7 +29,7 @@ def predict_lines(
     for number, name in enumerate(filter(None, names), start=1):
         result = read_source(ImageSource(Path(name), Path(name)), number)
         detect([result], predictor, options)
-        yield result.to_line(predictor.categories)
+        yield result.to_line()
 
 
 def read_source(source: ImageSource, number: int) -> ImageResult:

@@ -65,7 +65,7 @@ def predict_videos(
     Raises:
         ConfigError: where PyAV is not installed, several processes were started, or an output is
             none of videos.
-        DatasetError: where a video cannot be opened; at the end, where one is damaged.
+        DatasetError: at the end, where a video could not be opened or is damaged.
         OutputError: where the disk is full.
         StoppedError: where a signal ended it; what was found by then is written.
     """
@@ -81,7 +81,10 @@ def predict_videos(
     try:
         with graceful_shutdown() as stop, Journal(out) as journal:
             for source, name in zip(sources, names, strict=True):
-                problems += _predict_video(run, source, out / VIDEOS / name, journal, stop)
+                try:
+                    problems += _predict_video(run, source, out / VIDEOS / name, journal, stop)
+                except DatasetError as error:  # one that cannot be opened costs no other
+                    problems.append(str(error))
     except StopRequested as request:
         stopped_by = request
     except OSError as error:
@@ -164,8 +167,9 @@ def _predict_video(
                 writer = writer or stack.enter_context(video_written(target, video))
                 writer.write_sound(video.take_sound())
                 writer.write(picture, frame.pts)
-            line = result.to_line(run.predictor.categories)
-            journal.append([{**line, "frame": frame.number, "time": round(frame.time, 6)}])
+            journal.append(
+                [{**result.to_line(), "frame": frame.number, "time": round(frame.time, 6)}]
+            )
             run.num_done += 1
             bar.update()
             if stop.received is not None:  # the video with boxes is completed first

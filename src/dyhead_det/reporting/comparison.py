@@ -5,8 +5,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+
 from dyhead_det.errors import DatasetError
 from dyhead_det.evaluation.bootstrap import (
+    average_precisions,
     interval,
     match_detections,
     resample_images,
@@ -17,13 +20,14 @@ from dyhead_det.evaluation.evaluate import write_json
 from dyhead_det.evaluation.results_file import load_results
 from dyhead_det.reporting.evaluation_tables import write_csv_table
 from dyhead_det.reporting.page.page import Table
-from dyhead_det.reporting.scored import Scored
+from dyhead_det.reporting.scored import EQUAL_AP, Scored
 from dyhead_det.tables import text_table
 from dyhead_det.visualize.comparison_plot import plot_comparison
 from dyhead_det.visualize.evaluation_plots import save_png
 
 logger = logging.getLogger(__name__)
 
+COMPARE_FILES = ("compare.png", "compare.csv", "compare_classes.csv", "compare.json")
 _METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 _MOST_CLASSES = 30
 _SEED = 0
@@ -85,7 +89,10 @@ class Comparison:
         return "\n\n".join(text_table(*table) for table in (self.table(), self.class_table()))
 
     def write(self, folder: Path) -> None:
-        """Write `compare.json`, `compare.csv`, `compare_classes.csv` and `compare.png`."""
+        """Write the files of `COMPARE_FILES`, each whole or not at all."""
+        picture_path, table_path, classes_path, json_path = (
+            folder / name for name in COMPARE_FILES
+        )
         plain = [
             {
                 "name": each.name,
@@ -95,9 +102,9 @@ class Comparison:
             }
             for each, difference in zip(self.scored, self.differences, strict=True)
         ]
-        write_json(folder / "compare.json", plain, indent=2)
-        write_csv_table(folder / "compare.csv", self.table())
-        write_csv_table(folder / "compare_classes.csv", self.class_table())
+        write_json(json_path, plain, indent=2)
+        write_csv_table(table_path, self.table())
+        write_csv_table(classes_path, self.class_table())
         classes = [str(row[0]) for row in self.class_table().rows]
         figure = plot_comparison(
             names=[each.name for each in self.scored],
@@ -105,7 +112,7 @@ class Comparison:
             classes=[[each.classes.get(name) for name in classes] for each in self.scored],
             class_names=classes,
         )
-        save_png(figure, folder / "compare.png")
+        save_png(figure, picture_path)
 
     def _spread(self, name: str) -> float:
         values = [each.classes.get(name) or 0.0 for each in self.scored]
@@ -164,11 +171,23 @@ def _difference(first: Scored, other: Scored, num_resamples: int) -> Difference 
             other.name,
         )
         return None
+    if first.annotations.suffix.lower() != ".json":
+        logger.info("%s: no interval of the difference, it is no COCO file", first.annotations)
+        return None
     matches = []
     for each in (first, other):
         data = load_results(each.detections, each.annotations)  # type: ignore[arg-type]  # see above
-        matches.append(match_detections(data.ground_truth, data.detections))
-    num_images = len(data.ground_truth["images"])
+        classes = match_detections(data.ground_truth, data.detections)
+        num_images = len(data.ground_truth["images"])
+        ap = average_precisions(classes, np.ones((1, num_images), np.int64)).mean()
+        if abs(ap - (each.metrics.get("AP") or 0.0)) > EQUAL_AP:  # a share of it, other classes, ..
+            logger.warning(
+                "no interval: %s was scored on other images or classes than those of %s",
+                each.name,
+                each.annotations,
+            )
+            return None
+        matches.append(classes)
     counts = resample_images(num_images, num_resamples, seed=_SEED)
     one, two = (resampled_ap(classes, counts) for classes in matches)
     low, high = interval(two - one)

@@ -13,7 +13,7 @@ from dyhead_det.reporting.metrics_file import Row, read_rows
 RUN, EVALUATION, DETECTIONS = "metrics.jsonl", "metrics.json", "detections.json"
 _CLASS_PREFIX = "AP/"
 # The numbers of one checkpoint on the same data, scored twice.
-_EQUAL = 1e-6
+EQUAL_AP = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ def _read_run(folder: Path, annotations: Path | None) -> Scored:
     of_best = None
     if evaluation.is_file():
         of_best = _read_evaluation(evaluation, annotations, name=str(folder))
-        if abs((of_best.metrics.get("AP") or 0.0) - (best["AP"] or 0.0)) > _EQUAL:
+        if abs((of_best.metrics.get("AP") or 0.0) - (best["AP"] or 0.0)) > EQUAL_AP:
             of_best = None  # of another checkpoint, or on other data
     return Scored(
         name=str(folder),

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from dyhead_det.escaping import printable
 from dyhead_det.visualize.attention import COEFFICIENTS, PLAIN_RELU, SOURCES, Attention, Floats
+from dyhead_det.visualize.evaluation_plots import label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,7 +59,7 @@ def _place(attention: Attention) -> str:
     place = f"pixel ({x:.0f}, {y:.0f})"
     if attention.chosen is None:
         return place
-    caption = printable(attention.captions[attention.chosen], max_length=60)
+    caption = label(attention.captions[attention.chosen], max_length=60)
     return f"the middle of box {attention.chosen + 1}, {caption}, {place}"
 
 
@@ -122,7 +122,7 @@ def _draw_box(axes: "Axes", attention: Attention, number: int) -> None:
         axes.add_patch(box)
     caption = f"{number + 1}"
     if is_chosen:
-        caption += f" {printable(attention.captions[number], max_length=40)}"
+        caption += f" {label(attention.captions[number], max_length=40)}"
     axes.text(
         left, top, caption, color="black", fontsize=_SMALL, va="bottom", clip_on=True,
         bbox={"facecolor": color, "edgecolor": "none", "pad": 1.0, "alpha": 0.85},

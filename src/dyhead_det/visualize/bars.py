@@ -3,22 +3,23 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from dyhead_det.files import written_whole
+from dyhead_det.visualize.evaluation_plots import label, save_png
+
+_LONGEST_NAME = 200  # letters
 
 
-def draw_bars(groups: Mapping[str, Mapping[str, float]], label: str, path: Path) -> None:
+def draw_bars(groups: Mapping[str, Mapping[str, float]], axis: str, path: Path) -> None:
     """Draw one bar per name, those of a group in one color.
 
     Args:
         groups: lengths by name, by group.
-        label: what the lengths are.
+        axis: what the lengths are.
         path: the PNG to write, completely or not at all.
     """
     from matplotlib.figure import Figure  # noqa: PLC0415 - takes half a second
 
-    # Names may come from outside, and `$` begins a formula.
     names = [
-        (f"{group}: {name}" if group else name).replace("`", "").replace("$", r"\$")
+        label(f"{group}: {name}" if group else name, max_length=_LONGEST_NAME).replace("`", "")
         for group, values in groups.items()
         for name in values
     ]
@@ -29,9 +30,8 @@ def draw_bars(groups: Mapping[str, Mapping[str, float]], label: str, path: Path)
     positions = range(len(names))
     axes.bar_label(axes.barh(positions, lengths, color=colors), fmt="%.3g", padding=3)
     axes.set_yticks(positions, names)
-    axes.set(xlabel=label)
+    axes.set(xlabel=axis)
     axes.invert_yaxis()
     axes.margins(x=0.1)
     axes.spines[["top", "right"]].set_visible(False)
-    with written_whole(path) as unfinished:
-        figure.savefig(unfinished, format="png", dpi=120)
+    save_png(figure, path)

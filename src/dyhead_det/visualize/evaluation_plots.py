@@ -66,9 +66,9 @@ def _drawing() -> Iterator[None]:
         yield
 
 
-def label(name: object) -> str:
+def label(name: object, *, max_length: int = _LONGEST_NAME) -> str:
     r"""Return a name that matplotlib shows as it is: `$` starts no formula, `_` hides nothing."""
-    shown = printable(name, max_length=_LONGEST_NAME).replace("$", r"\$")
+    shown = printable(name, max_length=max_length).replace("$", r"\$")
     return f" {shown}" if shown.startswith("_") else shown
 
 

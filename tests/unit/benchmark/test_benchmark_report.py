@@ -9,8 +9,9 @@ import typer
 
 from dyhead_det.benchmark.report import NAMES, as_rows, table, write_report
 from dyhead_det.benchmark.rounds import Result
-from dyhead_det.benchmark.worker import Case, Contestant, example_images
+from dyhead_det.benchmark.worker import Case, Contestant, example_images, serve
 from dyhead_det.cli.deploy import parse_size
+from dyhead_det.errors import DyHeadDetError
 
 CASE = Case(size_hw=(48, 64), batch_size=2, num_threads=1)
 SLOW = Result(
@@ -69,3 +70,16 @@ def test_what_is_no_size_is_refused(text):
 
 def test_a_size_is_height_and_width():
     assert parse_size("480x640") == (480, 640)
+
+
+def test_what_fails_while_it_is_loaded_is_told_with_its_file(monkeypatch):
+    def fail(_contestant, _case):
+        raise RuntimeError("no memory\nfor it")
+
+    sent = []
+    connection = type("Connection", (), {"send": lambda _self, answer: sent.append(answer)})()
+    monkeypatch.setattr("dyhead_det.benchmark.worker._load_checkpoint", fail)
+    serve(connection, SLOW.contestant, CASE)
+    (answer,) = sent
+    assert isinstance(answer, DyHeadDetError)
+    assert str(answer) == "best.pt: cannot be run (no memory\\nfor it)"

@@ -19,5 +19,5 @@ def test_a_picture_is_drawn_with_and_without_anchors(tmp_path, name):
     model = make_config(model={"detector": SMALL_DETECTORS[name]}).model
     draw_stats(compute_stats(dataset, model, config_name="tiny"), tmp_path / "stats.png")
     with Image.open(tmp_path / "stats.png") as picture:
-        assert picture.size == (1500, 900)
+        assert picture.size == (1650, 990)
         assert len(picture.convert("RGB").getcolors(2**20)) > 20

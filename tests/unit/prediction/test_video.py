@@ -195,6 +195,14 @@ def test_what_is_no_video_is_one_line(predictor, tmp_path):
         predict(predictor, [tmp_path / "none.mp4"], tmp_path / "out")
 
 
+def test_a_video_that_cannot_be_opened_costs_no_other(predictor, tmp_path):
+    write_video(tmp_path / "clip.mp4", has_sound=False)
+    sources = [str(tmp_path / "missing.mp4"), str(tmp_path / "clip.mp4")]
+    with pytest.raises(DatasetError, match=r"missing\.mp4: cannot be opened"):
+        predict(predictor, sources, tmp_path / "out")
+    assert len(json.loads((tmp_path / "out" / "detections.json").read_text())) == len(TIMES)
+
+
 def test_where_pyav_is_missing_the_command_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "av", None)
     with (

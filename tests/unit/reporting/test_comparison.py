@@ -103,6 +103,27 @@ def test_different_data_are_one_clear_error(evaluations):
         compare([scored[0], other], num_resamples=0)
 
 
+def test_there_is_no_interval_over_other_images_than_those_that_were_scored(evaluations, caplog):
+    truth = json.loads((evaluations / "val.json").read_text())
+    objects = [each for each in truth["annotations"] if each["image_id"] % 2]
+    more = [{**each, "id": 10_000 + each["id"], "image_id": 1000} for each in objects]
+    images = [*truth["images"], {"id": 1000, "width": 640, "height": 480}]
+    whole = {**truth, "images": images, "annotations": [*truth["annotations"], *more]}
+    (evaluations / "val.json").write_text(json.dumps(whole))  # of which a share was held out
+    scored = [read_scored(evaluations / name, None) for name in ("all", "fewer")]
+    assert compare(scored, num_resamples=5).differences == [None, None]
+    assert "was scored on other images or classes than those of" in caplog.text
+
+
+def test_there_is_no_interval_for_annotations_that_are_not_coco(evaluations):
+    for name in ("all", "fewer"):
+        path = evaluations / name / "metrics.json"
+        content = json.loads(path.read_text())
+        path.write_text(json.dumps({**content, "annotations": str(evaluations)}))
+    scored = [read_scored(evaluations / name, None) for name in ("all", "fewer")]
+    assert compare(scored, num_resamples=5).differences == [None, None]
+
+
 def test_annotations_that_are_gone_are_one_clear_error(evaluations):
     scored = [read_scored(evaluations / name, None) for name in ("all", "fewer")]
     (evaluations / "val.json").unlink()

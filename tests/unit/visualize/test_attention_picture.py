@@ -19,7 +19,9 @@ from conftest import SMALL_DETECTORS, make_config
 def picture_of(dyhead):
     config = make_config(model={"detector": SMALL_DETECTORS["fcos"], "dyhead": dyhead})
     built = build_detector(config.model, num_classes=1, load_backbone_weights=False)
-    predictor = Predictor(built, CategoryMap((Category("$x_$\n", 1),)), device=torch.device("cpu"))
+    predictor = Predictor(
+        built, CategoryMap((Category("$\\frac$\n", 1),)), device=torch.device("cpu")
+    )
     return draw_attention(explain(predictor, torch.rand(3, 40, 64), min_score=0))
 
 

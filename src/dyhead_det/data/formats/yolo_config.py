@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,7 +152,7 @@ def _names(content: dict[str, Any], path: Path) -> dict[int, str]:
                 f"{printable(name, max_length=80)}: no class id from 0 on with a name"
             )
         by_id[int(key)] = str(name)
-    twice = sorted({name for name in by_id.values() if list(by_id.values()).count(name) > 1})
+    twice = sorted(name for name, times in Counter(by_id.values()).items() if times > 1)
     if twice:
         raise DatasetError(f"{path}: names: one name for several class ids: {listed(twice)}")
     if isinstance(number, int) and number != len(by_id):

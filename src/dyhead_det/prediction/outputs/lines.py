@@ -3,11 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
-from dyhead_det.contracts import CategoryMap, Prediction
-from dyhead_det.evaluation.evaluate import to_coco
 from dyhead_det.prediction.detections import Detections
 
 Line = dict[str, Any]
@@ -30,7 +27,7 @@ class ImageResult:
     reason: str = ""
     unwritten: dict[str, str] = field(default_factory=dict)
 
-    def to_line(self, categories: CategoryMap) -> Line:
+    def to_line(self) -> Line:
         """Return the image as a line of `predictions.jsonl`.
 
         Boxes are x, y, width, height in pixels; ids of classes are those of the training data.
@@ -39,25 +36,15 @@ class ImageResult:
         if self.detections is None or self.pixels is None:
             return {**line, "failed_at": self.failed_at, "reason": self.reason}
         height, width = self.pixels.shape[1:]
-        line |= {"width": width, "height": height, "detections": self._records(categories)}
-        return {**line, "unwritten": self.unwritten} if self.unwritten else line
-
-    def _records(self, categories: CategoryMap) -> list[Line]:
-        if self.detections is None:
-            return []
-        prediction = Prediction(
-            boxes=torch.from_numpy(self.detections.boxes),
-            scores=torch.from_numpy(self.detections.scores),
-            labels=torch.from_numpy(self.detections.labels),
-        )
-        return [
+        results = self.detections.to_coco(self.image_id)
+        records = [
             {
                 "category_id": result["category_id"],
                 "category": name,
                 "bbox": result["bbox"],
                 "score": result["score"],
             }
-            for result, name in zip(
-                to_coco(prediction, self.image_id, categories), self.detections.names, strict=True
-            )
+            for result, name in zip(results, self.detections.names, strict=True)
         ]
+        line |= {"width": width, "height": height, "detections": records}
+        return {**line, "unwritten": self.unwritten} if self.unwritten else line
