@@ -6,6 +6,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 
 from dyhead_det.config.schema import Compat
 from dyhead_det.models.compat.anchors import Detectron2AnchorGenerator
+from dyhead_det.models.full_precision import FullPrecisionAnchorGenerator
 
 
 def build_anchor_generator(
@@ -18,5 +19,5 @@ def build_anchor_generator(
         ratios: Height / width.
         compat: Whose rounding and order.
     """
-    generator = AnchorGenerator if compat == "none" else Detectron2AnchorGenerator
+    generator = FullPrecisionAnchorGenerator if compat == "none" else Detectron2AnchorGenerator
     return generator(tuple(map(tuple, sizes)), (tuple(ratios),) * len(sizes))

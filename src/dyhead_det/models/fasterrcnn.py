@@ -18,6 +18,7 @@ from dyhead_det.models.compat.fasterrcnn import (
     Detectron2RoIHeads,
 )
 from dyhead_det.models.detector_spec import DetectorSpec
+from dyhead_det.models.full_precision import return_full_precision
 from dyhead_det.ops.gather.products import FastLinear
 from dyhead_det.ops.roi_align import PyramidRoIAlign
 
@@ -55,6 +56,8 @@ def build_fasterrcnn(
         config, backbone.out_channels, levels=levels, num_classes=num_classes, compat=compat
     )
     rpn = _build_rpn(config, backbone.out_channels, compat=compat)
+    for head in (rpn.head, roi_heads.box_predictor):
+        return_full_precision(head)
     return GeneralizedRCNN(backbone, rpn, roi_heads, transform)
 
 

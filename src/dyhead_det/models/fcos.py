@@ -13,8 +13,10 @@ from torchvision.models.detection.fcos import (
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from dyhead_det.config.schema import Compat, FCOSConfig
+from dyhead_det.models.anchors import build_anchor_generator
 from dyhead_det.models.backbones.pyramid import P3_TO_P7, DyHeadBackbone, Levels
 from dyhead_det.models.detector_spec import DetectorSpec, count_foreground
+from dyhead_det.models.full_precision import return_full_precision
 from dyhead_det.models.group_norm import build_group_norm
 from dyhead_det.models.matchers import match_fcos
 
@@ -51,10 +53,12 @@ def build_fcos(
     compat: Compat,
 ) -> FCOS:
     """Build the model; see `BuildModel` for the arguments."""
-    del levels, compat  # the configuration refuses other conventions than torchvision's
+    del compat  # the configuration refuses other conventions than torchvision's
+    sides = [(float(stride),) for stride in levels.strides]
     model = FCOS(
         backbone,
         num_classes,
+        anchor_generator=build_anchor_generator(sides, (1.0,), compat="none"),
         head=AnySizeFCOSHead(backbone.out_channels, num_classes),
         center_sampling_radius=config.center_sampling_radius,
         score_thresh=config.score_thresh,
@@ -63,6 +67,7 @@ def build_fcos(
         topk_candidates=config.topk_candidates,
     )
     model.transform = transform
+    return_full_precision(model.head)
     return model
 
 

@@ -8,6 +8,7 @@ from dyhead_det.models.anchors import build_anchor_generator
 from dyhead_det.models.backbones.pyramid import P3_TO_P7, DyHeadBackbone, Levels
 from dyhead_det.models.compat.retinanet import Detectron2RetinaNet
 from dyhead_det.models.detector_spec import DetectorSpec
+from dyhead_det.models.full_precision import return_full_precision
 
 
 def build_retinanet(
@@ -36,6 +37,7 @@ def build_retinanet(
         topk_candidates=config.topk_candidates,
     )
     model.transform = transform
+    return_full_precision(model.head)
     return model
 
 

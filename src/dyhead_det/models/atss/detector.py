@@ -17,8 +17,9 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
-from dyhead_det.models.atss.loss import atss_losses, full_precision
+from dyhead_det.models.atss.loss import atss_losses
 from dyhead_det.models.check_boxes import check_boxes
+from dyhead_det.models.full_precision import full_precision
 from dyhead_det.models.group_norm import build_group_norm
 from dyhead_det.models.matchers import match_atss
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
+from dyhead_det.models.full_precision import full_precision
 from dyhead_det.models.matchers import distances_to_sides
 
 FOCAL_ALPHA = 0.25
@@ -90,8 +91,3 @@ def atss_losses(
         "bbox_regression": BOX_LOSS_WEIGHT * box_loss / centerness_sum,
         "bbox_ctrness": centerness_loss / num_foreground,
     }
-
-
-def full_precision(x: Tensor) -> Tensor:
-    """Return half precision as float32, and float32 and float64 as they are."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))

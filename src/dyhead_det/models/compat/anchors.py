@@ -5,10 +5,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torchvision.models.detection.anchor_utils import AnchorGenerator
+
+from dyhead_det.models.full_precision import FullPrecisionAnchorGenerator
 
 
-class Detectron2AnchorGenerator(AnchorGenerator):  # type: ignore[misc]  # untyped base
+class Detectron2AnchorGenerator(FullPrecisionAnchorGenerator):
     """Anchors of detectron2: sides are not rounded, and all ratios of a size stand together.
 
     Torchvision rounds (22.63 becomes 23) and puts all sizes of a ratio together.
