@@ -1,10 +1,14 @@
-"""Tables: rows of cells as aligned text for a terminal, or as Markdown."""
+"""Tables: rows of cells as aligned text for a terminal, as Markdown, or as a CSV file."""
 
+import csv
+import itertools
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
-from dyhead_det.escaping import markdown_text, printable
+from dyhead_det.escaping import csv_cell, markdown_text, printable
+from dyhead_det.files import written_whole
 
 # A number with what may stand around it ("12 (50%)"), or the dash in place of one.
 _NUMBER = re.compile(r"\s*([-+]?\.?\d|-$|nan$)")
@@ -52,6 +56,21 @@ def markdown_table(
     cells = [[escape(cell) for cell in line] for line in (header, *rows)]
     rule = ["---:" if is_number else "---" for is_number in _are_numbers(cells)]
     return "\n".join(f"| {' | '.join(line)} |" for line in (cells[0], rule, *cells[1:]))
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a table for spreadsheets, whole or not at all; no text is taken for a formula.
+
+    Args:
+        path: the file.
+        header: what each column holds.
+        rows: cells, taken one row after the other; None is an empty cell.
+    """
+    # No translation of line ends: the csv module writes them itself.
+    with written_whole(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as f:
+        writer = csv.writer(f)
+        for line in itertools.chain([header], rows):
+            writer.writerow([csv_cell(cell) if isinstance(cell, str) else cell for cell in line])
 
 
 def _are_numbers(cells: Sequence[Sequence[str]]) -> list[bool]:

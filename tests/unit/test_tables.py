@@ -1,6 +1,6 @@
 """Tables for people: aligned where they are text, escaped where names come from outside."""
 
-from dyhead_det.tables import markdown_table, text_table
+from dyhead_det.tables import markdown_table, text_table, write_csv
 
 
 def test_numbers_stand_to_the_right_and_names_to_the_left():
@@ -43,3 +43,8 @@ def test_markdown_has_a_rule_that_aligns_numbers():
 def test_a_table_without_rows_is_its_header():
     assert text_table(("a", "b"), []) == "a  b"
     assert markdown_table(("a", "b"), []).splitlines() == ["| a | b |", "| --- | --- |"]
+
+
+def test_a_csv_file_has_no_formulas_and_no_half_of_a_surrogate_pair(tmp_path):
+    write_csv(tmp_path / "t.csv", ("=name", "n"), iter([("-1+1", -1), ("a\ud800", None)]))
+    assert (tmp_path / "t.csv").read_bytes() == b"'=name,n\r\n'-1+1,-1\r\na\\ud800,\r\n"

@@ -207,7 +207,7 @@ def _answer_stdin(predictor: "Predictor", options: PredictOptions) -> None:
     from dyhead_det.distributed.world import get_world_size
     from dyhead_det.errors import ConfigError, DatasetError
     from dyhead_det.models.runtime import pytorch_switches
-    from dyhead_det.prediction.looking import predict_lines
+    from dyhead_det.prediction.inference import predict_lines
 
     if get_world_size() > 1:
         msg = "paths on standard input are for one process; start without torchrun"

@@ -54,7 +54,7 @@ def aspect_ratio_groups(dataset: CocoDataset) -> Groups:
 def _images_and_classes(dataset: CocoDataset) -> tuple[Integers, Integers]:
     """Return each pair of an image and a class that it has an object of, crowds left out."""
     num_classes = len(dataset.categories)
-    image_of_row = np.repeat(np.arange(len(dataset)), np.diff(dataset.offsets))
+    image_of_row = dataset.image_indices
     is_object = ~dataset.is_crowd
     pairs = np.unique(image_of_row[is_object] * num_classes + dataset.labels[is_object])
     return pairs // num_classes, pairs % num_classes

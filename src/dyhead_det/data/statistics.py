@@ -6,8 +6,8 @@ import numpy as np
 
 from dyhead_det.data.coco.dataset import CocoDataset
 
-# COCO's bounds of small and medium objects, in square pixels of the image as it was annotated.
-_SMALL, _MEDIUM = 32**2, 96**2
+# Square roots of COCO's bounds of small and of medium objects, in pixels.
+SMALL_SIDE, MEDIUM_SIDE = 32, 96
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,7 @@ class DataStatistics:
 
     num_empty: images without an object.
     objects_of_class: number of objects by class name, in label order.
-    small, medium, large: number of objects by COCO's sizes.
+    small, medium, large: number of objects by COCO's sizes, in pixels as annotated.
     most_objects: in one image.
     image_sizes: width and height of the image of least, middle and greatest area.
     """
@@ -36,11 +36,14 @@ class DataStatistics:
 def count(dataset: CocoDataset) -> DataStatistics:
     """Count what is in a data set of at least one image."""
     is_object = ~dataset.is_crowd
-    image_of_row = np.repeat(np.arange(len(dataset)), np.diff(dataset.offsets))
+    image_of_row = dataset.image_indices
     objects_of_image = np.bincount(image_of_row[is_object], minlength=len(dataset))
     of_class = np.bincount(dataset.labels[is_object], minlength=len(dataset.categories))
     areas = dataset.areas[is_object]
-    num_small, num_up_to_medium = int((areas < _SMALL).sum()), int((areas < _MEDIUM).sum())
+    num_small, num_up_to_medium = (
+        int((areas < SMALL_SIDE**2).sum()),
+        int((areas < MEDIUM_SIDE**2).sum()),
+    )
     by_area = np.argsort(dataset.sizes_wh.prod(axis=1), kind="stable")
     least, middle, greatest = (
         dataset.size_wh(int(by_area[position])) for position in (0, len(by_area) // 2, -1)

@@ -75,7 +75,7 @@ def _groups(dataset: CocoDataset, pattern: str | None) -> tuple[NDArray[np.int64
 def _classes_shown(dataset: CocoDataset) -> Flags:
     """Return which classes each image shows, and in the last column whether it shows none."""
     shows = np.zeros((len(dataset), len(dataset.categories) + 1), dtype=np.bool_)
-    image_of_row = np.repeat(np.arange(len(dataset)), np.diff(dataset.offsets))
+    image_of_row = dataset.image_indices
     is_object = ~dataset.is_crowd
     shows[image_of_row[is_object], dataset.labels[is_object]] = True
     shows[:, -1] = ~shows.any(axis=1)

@@ -1,14 +1,13 @@
 """Findings of a check: what, how grave, where, and every record that it holds for."""
 
-import csv
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from dyhead_det.data.coco.problems import AnnotationProblems, shorten
-from dyhead_det.escaping import csv_cell
 from dyhead_det.files import written_whole
+from dyhead_det.tables import write_csv
 
 Severity = Literal["error", "warning", "note"]
 CHECK_FILES = ("check.json", "check.csv")
@@ -71,14 +70,5 @@ def write_findings(
         text = json.dumps(document, indent=1, ensure_ascii=False)
         # Half of a surrogate pair, which a name may be, has no bytes in UTF-8.
         unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
-    with (
-        written_whole(folder / csv_name) as unfinished,
-        unfinished.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(("severity", "where", "kind", "item"))
-        for finding in findings:
-            for item in finding.items or ("",):
-                writer.writerow(
-                    [finding.severity, *map(csv_cell, (finding.where, finding.kind, item))]
-                )
+    rows = ((*finding[:3], item) for finding in findings for item in finding.items or ("",))
+    write_csv(folder / csv_name, ("severity", "where", "kind", "item"), rows)

@@ -1,23 +1,17 @@
 """Every image of a data set opened, several at once: what is wrong with it, and its fingerprint."""
 
-import os
-import warnings
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tqdm import tqdm
-
 from dyhead_det.data.coco.dataset import CocoDataset
 from dyhead_det.data.coco.problems import AnnotationProblems
 from dyhead_det.data.images import WrongSizeError, image_size, read_image, stored_size
+from dyhead_det.data.in_threads import map_in_threads
 from dyhead_det.errors import DatasetError
 from dyhead_det.inspection.same_pictures import Fingerprint, fingerprint
 
-# More threads than this only wait for each other, or for the disk.
-_MOST_THREADS = 8
 # Pixels: JPEG files are read to their end at an eighth of their size where that is enough.
 _ENOUGH = (64, 64)
 
@@ -38,22 +32,11 @@ class OpenedImage:
 
 def open_images(dataset: CocoDataset, indices: list[int]) -> Iterator[OpenedImage]:
     """Yield what opening each of some images shows, in their order, with a progress bar."""
-    num_threads = min(_MOST_THREADS, os.cpu_count() or 1)
-    pool = ThreadPoolExecutor(num_threads)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # here and not in threads, which share the filters
-            images = pool.map(lambda i: _open(dataset.path(i), dataset.size_wh(i)), indices)
-            yield from tqdm(
-                images,
-                total=len(indices),
-                desc=f"check {dataset.split}",
-                unit="image",
-                leave=False,
-                disable=None,
-            )
-    finally:
-        pool.shutdown(cancel_futures=True)
+    return map_in_threads(
+        lambda i: _open(dataset.path(i), dataset.size_wh(i)),
+        indices,
+        title=f"check {dataset.split}",
+    )
 
 
 def _open(path: Path, annotated_size: tuple[int, int]) -> OpenedImage:

@@ -70,7 +70,7 @@ def choose_images(dataset: CocoDataset, *, number: int, seed: int, by_class: boo
     if not by_class:
         chosen: list[int] = chance.permutation(len(dataset))[:number].tolist()
         return chosen
-    image_of_row = np.repeat(np.arange(len(dataset)), np.diff(dataset.offsets))
+    image_of_row = dataset.image_indices
     queues = [
         chance.permutation(np.unique(image_of_row[dataset.labels == label])).tolist()
         for label in range(len(dataset.categories))

@@ -5,7 +5,6 @@ say what is meant, corrected: boxes as fractions or as corners. Everything else 
 keys that nobody here knows included.
 """
 
-import csv
 import itertools
 import json
 from collections import Counter
@@ -25,11 +24,11 @@ from dyhead_det.data.coco.problems import AnnotationProblems, summary
 from dyhead_det.data.coco.records import Record
 from dyhead_det.data.formats.source import Source, find_source
 from dyhead_det.errors import ConfigError, DatasetError
-from dyhead_det.escaping import csv_cell
 from dyhead_det.files import require_new, require_writable, written_whole
 from dyhead_det.inspection.box_forms import as_xywh_pixels
 from dyhead_det.inspection.check import Check, DatasetCheck, check_dataset, check_together
 from dyhead_det.inspection.targets import Target
+from dyhead_det.tables import write_csv
 
 DROPPED = "(dropped)"
 # Kinds of which nobody but a person knows what is meant.
@@ -78,16 +77,8 @@ class RepairedFile:
 
     def write(self, path: Path) -> None:
         """Write the file, and the changes as a table beside it."""
-        with (
-            written_whole(changes_path(path)) as unfinished,
-            unfinished.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
-        ):
-            writer = csv.writer(file)
-            writer.writerow(Change._fields)
-            writer.writerows(
-                [*change[:2], *(csv_cell(_text(value)) for value in change[2:])]
-                for change in self.changes
-            )
+        rows = ([*change[:2], *map(_text, change[2:])] for change in self.changes)
+        write_csv(changes_path(path), Change._fields, rows)
         with written_whole(path) as unfinished:
             unfinished.write_text(json.dumps(self.document), encoding="utf-8")
 
@@ -214,7 +205,7 @@ def _annotations(
     records: list[Record], dataset: CocoDataset, unreadable: frozenset[str]
 ) -> dict[int, Record]:
     """Return the annotations to keep by their row, which is their id in the data set less one."""
-    image_of_row = np.repeat(np.arange(len(dataset)), np.diff(dataset.offsets)).tolist()
+    image_of_row = dataset.image_indices.tolist()
     is_usable = [_is_usable(dataset, index, unreadable) for index in range(len(dataset))]
     ids = _FreeIds(records)
     kept = {}

@@ -10,7 +10,7 @@ import numpy as np
 from dyhead_det.config.schema import ATSSConfig, InputConfig, ModelConfig
 from dyhead_det.data.coco.dataset import CocoDataset
 from dyhead_det.data.coco.records import Floats, Integers
-from dyhead_det.data.statistics import DataStatistics, count
+from dyhead_det.data.statistics import MEDIUM_SIDE, SMALL_SIDE, DataStatistics, count
 from dyhead_det.files import written_whole
 from dyhead_det.inspection.anchor_fit import (
     REACHED_IOU,
@@ -24,8 +24,6 @@ from dyhead_det.inspection.anchor_fit import (
 from dyhead_det.tables import text_table
 
 STATS_FILES = ("stats.json", "stats.png")
-# Square roots of COCO's bounds of small and of medium objects.
-SMALL_SIDE, MEDIUM_SIDE = 32, 96
 _SIZE_NAMES = ("small", "medium", "large")
 # A suggestion that reaches less than so many more of the boxes is none.
 _LEAST_GAIN = 0.01
@@ -191,7 +189,7 @@ def compute_stats(dataset: CocoDataset, model: ModelConfig, *, config_name: str)
         config_name: what messages call it.
     """
     objects = dataset.select_annotations(~dataset.is_crowd)
-    image_of_row = np.repeat(np.arange(len(objects)), np.diff(objects.offsets))
+    image_of_row = objects.image_indices
     scales = _scales(objects.sizes_wh, model.input)[image_of_row, None]
     boxes = objects.boxes.astype(np.float64) * scales
     sizes_wh = objects.sizes_wh[image_of_row] * scales

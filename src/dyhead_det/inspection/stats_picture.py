@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dyhead_det.data.coco.records import Floats
+from dyhead_det.data.statistics import MEDIUM_SIDE, SMALL_SIDE
 from dyhead_det.inspection.anchor_fit import REACHED_IOU
-from dyhead_det.inspection.stats import MEDIUM_SIDE, SMALL_SIDE, DataStats
+from dyhead_det.inspection.stats import DataStats
 from dyhead_det.visualize.evaluation_plots import label, save_png
 
 if TYPE_CHECKING:

@@ -45,7 +45,7 @@ def _add_odd_sizes(dataset: CocoDataset, problems: AnnotationProblems) -> None:
 
 def _titles(dataset: CocoDataset, flags: Flags) -> list[str]:
     """Return what some annotations, (M,), are called: image and id."""
-    image_of_row = np.repeat(np.arange(len(dataset)), np.diff(dataset.offsets))
+    image_of_row = dataset.image_indices
     return [
         f"{dataset.file_names[int(image_of_row[row])]}: {dataset.annotation_ids[row]}"
         for row in np.flatnonzero(flags).tolist()

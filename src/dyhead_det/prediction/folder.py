@@ -33,7 +33,7 @@ from dyhead_det.errors import OutputError
 from dyhead_det.escaping import printable
 from dyhead_det.files import DISK_FULL, require_writable
 from dyhead_det.prediction.arguments import AUTO
-from dyhead_det.prediction.looking import detect, read_source, reason_of
+from dyhead_det.prediction.inference import detect, read_source, reason_of
 from dyhead_det.prediction.options import DEFAULT_OUTPUTS, Output, PredictOptions
 from dyhead_det.prediction.outputs.image_files import ImageWriter, build_image_writers
 from dyhead_det.prediction.outputs.journal import (
@@ -49,9 +49,9 @@ from dyhead_det.prediction.outputs.journal import (
 from dyhead_det.prediction.outputs.lines import ImageResult, Line
 from dyhead_det.prediction.outputs.summary import PredictSummary, summarize, write_tables
 from dyhead_det.prediction.outputs.tables import DETECTIONS, IMAGES, TABLE
-from dyhead_det.prediction.overlap import batched, map_ahead, thread_pool
 from dyhead_det.prediction.predictor import Predictor
 from dyhead_det.prediction.sources.files import ImageSource
+from dyhead_det.prediction.thread_pool import batched, map_ahead, thread_pool
 
 logger = logging.getLogger(__name__)
 

@@ -19,16 +19,16 @@ from dyhead_det.errors import ConfigError, DatasetError, StoppedError
 from dyhead_det.escaping import listed
 from dyhead_det.files import require_writable
 from dyhead_det.prediction.folder import call_of, no_room
-from dyhead_det.prediction.looking import detect
+from dyhead_det.prediction.inference import detect
 from dyhead_det.prediction.options import Output, PredictOptions
 from dyhead_det.prediction.outputs.journal import CALL, LINES, Journal, start_journal
 from dyhead_det.prediction.outputs.lines import ImageResult
 from dyhead_det.prediction.outputs.summary import PredictSummary, summarize, write_tables
 from dyhead_det.prediction.outputs.tables import DETECTIONS, IMAGES, TABLE
 from dyhead_det.prediction.outputs.video_file import VideoWriter, video_suffix, video_written
-from dyhead_det.prediction.overlap import batched, map_ahead, thread_pool
 from dyhead_det.prediction.predictor import Predictor
 from dyhead_det.prediction.sources.videos import Frame, Video, open_video
+from dyhead_det.prediction.thread_pool import batched, map_ahead, thread_pool
 
 logger = logging.getLogger(__name__)
 
@@ -162,7 +162,7 @@ def _predict_video(
         )
         target = path.with_name(path.name + video_suffix(video))
         writer: VideoWriter | None = None
-        for frame, result, picture in _looked_at(run, source, video, pool):
+        for frame, result, picture in _detected(run, source, video, pool):
             if run.draws:
                 writer = writer or stack.enter_context(video_written(target, video))
                 writer.write_sound(video.take_sound())
@@ -180,7 +180,7 @@ def _predict_video(
     return _problems(source, video, run.num_done - num_before)
 
 
-def _looked_at(
+def _detected(
     run: _Run, source: str, video: Video, pool: ThreadPoolExecutor | None
 ) -> Iterator[tuple[Frame, ImageResult, NDArray[np.uint8]]]:
     """Yield each frame with what was found, and its picture with boxes."""

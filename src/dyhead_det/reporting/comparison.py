@@ -18,10 +18,9 @@ from dyhead_det.evaluation.bootstrap import (
 from dyhead_det.evaluation.coco_scores import decimal
 from dyhead_det.evaluation.evaluate import write_json
 from dyhead_det.evaluation.results_file import load_results
-from dyhead_det.reporting.evaluation_tables import write_csv_table
 from dyhead_det.reporting.page.page import Table
 from dyhead_det.reporting.scored import EQUAL_AP, Scored
-from dyhead_det.tables import text_table
+from dyhead_det.tables import text_table, write_csv
 from dyhead_det.visualize.comparison_plot import plot_comparison
 from dyhead_det.visualize.evaluation_plots import save_png
 
@@ -103,8 +102,8 @@ class Comparison:
             for each, difference in zip(self.scored, self.differences, strict=True)
         ]
         write_json(json_path, plain, indent=2)
-        write_csv_table(table_path, self.table())
-        write_csv_table(classes_path, self.class_table())
+        write_csv(table_path, *self.table())
+        write_csv(classes_path, *self.class_table())
         classes = [str(row[0]) for row in self.class_table().rows]
         figure = plot_comparison(
             names=[each.name for each in self.scored],

@@ -23,9 +23,9 @@ from dyhead_det.reporting.evaluation_tables import (
     confusions,
     evaluation_tables,
     image_table,
-    write_csv_table,
 )
 from dyhead_det.reporting.page.page import Table, embedded, svg_element, write_page
+from dyhead_det.tables import write_csv
 from dyhead_det.visualize import evaluation_plots as plots
 from dyhead_det.visualize.draw import Mark, draw_marks
 from dyhead_det.visualize.sheet import STYLES, Kind, contact_sheet
@@ -42,7 +42,7 @@ _MOST_CONFUSIONS = 15
 _MOST_CAPTIONS = 20
 
 
-class ImageSource(NamedTuple):
+class ImagesById(NamedTuple):
     """Where the images of an evaluation are, by their ids in the evaluation.
 
     name: of an image. read: its pixels, (3, H, W) uint8; None where that fails.
@@ -62,7 +62,7 @@ class WorstPicture(NamedTuple):
 
 
 def write_report(
-    folder: Path, result: EvalResult, *, title: str, images: ImageSource | None = None
+    folder: Path, result: EvalResult, *, title: str, images: ImagesById | None = None
 ) -> None:
     """Write `report.html`, `analysis.json`, and tables and pictures by subject.
 
@@ -82,7 +82,7 @@ def write_report(
     tables = evaluation_tables(result, analysis)
     of_images = image_table(analysis, None if images is None else images.name)
     for name, table in {**tables, "images": of_images}.items():
-        write_csv_table(folder / f"{name}.csv", table)
+        write_csv(folder / f"{name}.csv", *table)
     figures = _figures(result, analysis)
     for name, figure in figures.items():
         plots.save_png(figure, folder / f"{name}.png")
@@ -104,10 +104,10 @@ def explain_in(folder: Path, *, title: str) -> Callable[[EvalResult, CocoDataset
     return explain
 
 
-def images_of(dataset: CocoDataset) -> ImageSource:
+def images_of(dataset: CocoDataset) -> ImagesById:
     """Return where the images of a data set are."""
     index_of = {int(image_id): index for index, image_id in enumerate(dataset.image_ids)}
-    return ImageSource(
+    return ImagesById(
         lambda image_id: str(dataset.file_names[index_of[image_id]]),
         lambda image_id: _read(
             dataset.path(index_of[image_id]), dataset.size_wh(index_of[image_id])
@@ -115,7 +115,7 @@ def images_of(dataset: CocoDataset) -> ImageSource:
     )
 
 
-def images_in(folder: Path | None, images: Sequence[Mapping[str, Any]]) -> ImageSource:
+def images_in(folder: Path | None, images: Sequence[Mapping[str, Any]]) -> ImagesById:
     """Return where the images of a results file are: below a folder, by their file names.
 
     Args:
@@ -129,7 +129,7 @@ def images_in(folder: Path | None, images: Sequence[Mapping[str, Any]]) -> Image
     def read(image_id: int) -> Tensor | None:
         return None if folder is None else _read(folder / names[image_id], None)
 
-    return ImageSource(names.__getitem__, read)
+    return ImagesById(names.__getitem__, read)
 
 
 def _read(path: Path, annotated_size: tuple[int, int] | None) -> Tensor | None:
@@ -245,7 +245,7 @@ def _speed_note(speed: Speed) -> str:
     )
 
 
-def _draw_worst(analysis: Analysis, images: ImageSource) -> Iterator[WorstPicture]:
+def _draw_worst(analysis: Analysis, images: ImagesById) -> Iterator[WorstPicture]:
     """Draw the worst images; those that cannot be read are left out."""
     names = analysis.class_names
     for each in analysis.worst:

@@ -1,16 +1,12 @@
 """Tables of an evaluation: by class, by kind of error, by crowding, by image."""
 
-import csv
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 
-from dyhead_det.escaping import csv_cell
 from dyhead_det.evaluation.analysis.analyze import Analysis
 from dyhead_det.evaluation.analysis.error_kinds import KINDS, Kind
 from dyhead_det.evaluation.coco_scores import EvalResult, decimal
-from dyhead_det.files import written_whole
 from dyhead_det.reporting.page.page import Table
 
 _MEANINGS: dict[Kind, str] = {
@@ -96,18 +92,6 @@ def confusions(analysis: Analysis, *, most: int) -> list[tuple[str, str, int]]:
         for row, column in zip(rows.tolist(), columns.tolist(), strict=True)
         if between[row, column]
     ]
-
-
-def write_csv_table(path: Path, table: Table) -> None:
-    """Write a table for spreadsheets, whole or not at all; no cell is taken for a formula."""
-    # No translation of line ends: the csv module writes them itself.
-    with (
-        written_whole(path) as unfinished,
-        unfinished.open("w", encoding="utf-8", errors="replace", newline="") as file,
-    ):
-        writer = csv.writer(file)
-        for line in (table.header, *table.rows):
-            writer.writerow([csv_cell(cell) if isinstance(cell, str) else cell for cell in line])
 
 
 def _classes(result: EvalResult, analysis: Analysis) -> Table:

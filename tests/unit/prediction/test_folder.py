@@ -15,7 +15,7 @@ from torch import nn
 from dyhead_det.contracts import Category, CategoryMap
 from dyhead_det.data.images import read_image
 from dyhead_det.errors import ConfigError, DatasetError, OutputError, StoppedError
-from dyhead_det.prediction import looking
+from dyhead_det.prediction import inference
 from dyhead_det.prediction.detections import Detections
 from dyhead_det.prediction.folder import predict_to_folder
 from dyhead_det.prediction.options import PredictOptions
@@ -213,7 +213,7 @@ def test_a_decoder_s_own_error_costs_no_other_image(predictor, photos, tmp_path,
             raise MemoryError
         return read_image(path, **options)
 
-    monkeypatch.setattr(looking, "read_image", read)
+    monkeypatch.setattr(inference, "read_image", read)
     with pytest.raises(DatasetError, match=r"1 of 3 images could not be read: .*a\.jpg"):
         predict(predictor, [photos], tmp_path / "out")
     assert len(json.loads((tmp_path / "out" / "detections.json").read_text())) == 4
@@ -222,7 +222,7 @@ def test_a_decoder_s_own_error_costs_no_other_image(predictor, photos, tmp_path,
 def test_a_folder_that_takes_nothing_is_refused_before_an_image_is_read(
     predictor, photos, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(looking, "read_image", None)
+    monkeypatch.setattr(inference, "read_image", None)
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"file/out: cannot be written \(Not a directory\)"):
         predict(predictor, [photos], tmp_path / "file" / "out")
@@ -264,7 +264,7 @@ def test_tables_without_room_are_made_by_resuming(predictor, photos, tmp_path, m
         full.setattr(summary_module, "write_detections", write)
         with pytest.raises(OutputError, match=r"found in 3 images is in .*jsonl; make room and go"):
             predict(predictor, [photos], out)
-    monkeypatch.setattr(looking, "read_image", None)  # nothing is read again
+    monkeypatch.setattr(inference, "read_image", None)  # nothing is read again
     assert predict(predictor, [photos], out, resume=True).num_detections == 6
     assert len(json.loads((out / "detections.json").read_text())) == 6
 

@@ -11,7 +11,7 @@ from PIL import Image
 from dyhead_det.contracts import Category, CategoryMap
 from dyhead_det.evaluation.coco_scores import evaluate_detections
 from dyhead_det.evaluation.speed import Speed
-from dyhead_det.reporting.evaluation_report import ImageSource, images_in, write_report
+from dyhead_det.reporting.evaluation_report import ImagesById, images_in, write_report
 
 from html_pages import read_page
 from made_up_data import CATEGORIES, made_up
@@ -30,7 +30,7 @@ def evaluated(*, categories=CATEGORIES, seed=1, **changes):
 
 def test_a_report_shows_the_numbers_and_is_there_as_files(tmp_path):
     result = evaluated(speed=Speed(1, 2, 30, 4, num_images=19, batch_size=4.0))
-    images = ImageSource(lambda image_id: f"photo {image_id}", lambda _image_id: PIXELS)
+    images = ImagesById(lambda image_id: f"photo {image_id}", lambda _image_id: PIXELS)
     write_report(tmp_path, result, title="best.pt", images=images)
     page = read_page(tmp_path / "report.html")
     assert page.needs_nothing
@@ -70,7 +70,7 @@ def test_a_report_shows_the_numbers_and_is_there_as_files(tmp_path):
 def test_hostile_names_are_text(tmp_path):
     categories = CategoryMap((Category(HOSTILE, 3), Category("_dog", 5), Category("猫", 9)))
     result = evaluated(categories=categories, notes=(HOSTILE,))
-    images = ImageSource(lambda _image_id: HOSTILE, lambda _image_id: PIXELS)
+    images = ImagesById(lambda _image_id: HOSTILE, lambda _image_id: PIXELS)
     write_report(tmp_path, result, title=HOSTILE, images=images)
     page = read_page(tmp_path / "report.html")
     assert page.needs_nothing

@@ -132,15 +132,20 @@ class CocoDataset:
             checksum.update(np.ascontiguousarray(column).data)
         return checksum.hexdigest()
 
+    @property
+    def image_indices(self) -> Integers:
+        """The position of each annotation's image, (M,)."""
+        return np.repeat(np.arange(len(self)), np.diff(self.offsets))
+
     def without_empty_images(self) -> "CocoDataset":
         """Return only the images that have something to find: crowds alone do not count."""
-        image_of_row = np.repeat(np.arange(len(self)), np.diff(self.offsets))
+        image_of_row = self.image_indices
         num_objects = np.bincount(image_of_row[~self.is_crowd], minlength=len(self))
         return self.select_images(num_objects > 0)
 
     def select_images(self, is_kept: Flags) -> "CocoDataset":
         """Return some of the images, (N,), with all of their annotations."""
-        image_of_row = np.repeat(np.arange(len(self)), np.diff(self.offsets))
+        image_of_row = self.image_indices
         return replace(
             self.select_annotations(is_kept[image_of_row]),
             image_ids=self.image_ids[is_kept],
@@ -151,7 +156,7 @@ class CocoDataset:
 
     def select_annotations(self, flags: Flags) -> "CocoDataset":
         """Return all images with some of their annotations, (M,)."""
-        image_of_row = np.repeat(np.arange(len(self)), np.diff(self.offsets))
+        image_of_row = self.image_indices
         return replace(
             self,
             offsets=_offsets(np.bincount(image_of_row[flags], minlength=len(self))),

@@ -15,8 +15,8 @@ from dyhead_det.prediction.outputs.tables import (
     DETECTIONS,
     IMAGES,
     TABLE,
-    write_csv,
     write_detections,
+    write_detections_csv,
     write_images,
 )
 
@@ -30,7 +30,7 @@ def write_tables(out: Path, outputs: Sequence[Output], categories: CategoryMap) 
         write_detections(out / DETECTIONS, read_lines(out))
         write_images(out / IMAGES, read_lines(out), categories)
     if "csv" in outputs:
-        write_csv(out / TABLE, read_lines(out))
+        write_detections_csv(out / TABLE, read_lines(out))
     if "yolo" in outputs:
         with written_whole(out / CLASSES) as unfinished:
             names = "".join(f"{printable(name)}\n" for name in categories.names)

@@ -1,14 +1,13 @@
 """Results that other programs read, made from the journal line by line: COCO's JSON, CSV."""
 
-import csv
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from dyhead_det.contracts import CategoryMap
-from dyhead_det.escaping import csv_cell
 from dyhead_det.files import written_whole
 from dyhead_det.prediction.outputs.lines import Line
+from dyhead_det.tables import write_csv
 
 DETECTIONS, IMAGES, TABLE = "detections.json", "images.json", "detections.csv"
 _COLUMNS = ("file_name", "image_id", "category", "category_id", "score")
@@ -44,15 +43,10 @@ def write_images(path: Path, lines: Iterable[Line], categories: CategoryMap) -> 
     )
 
 
-def write_csv(path: Path, lines: Iterable[Line]) -> None:
-    """Write a table with one row per detection; no cell is one that a spreadsheet computes."""
-    with written_whole(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as f:
-        writer = csv.writer(f, lineterminator="\n")
-        writer.writerow((*_COLUMNS, *_BOX_COLUMNS))
-        for each in _detections(lines):
-            cells = (each[name] for name in _COLUMNS)
-            shown = (csv_cell(cell) if isinstance(cell, str) else cell for cell in cells)
-            writer.writerow((*shown, *each["bbox"]))
+def write_detections_csv(path: Path, lines: Iterable[Line]) -> None:
+    """Write a table with one row per detection."""
+    rows = ((*(each[name] for name in _COLUMNS), *each["bbox"]) for each in _detections(lines))
+    write_csv(path, (*_COLUMNS, *_BOX_COLUMNS), rows)
 
 
 def _detections(lines: Iterable[Line]) -> Iterator[Line]:

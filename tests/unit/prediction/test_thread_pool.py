@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from dyhead_det.prediction.overlap import batched, map_ahead, thread_pool
+from dyhead_det.prediction.thread_pool import batched, map_ahead, thread_pool
 
 
 @pytest.mark.parametrize("num_threads", [0, 1, 3])
