@@ -1,4 +1,4 @@
-"""`data check` prints what it finds and ends with the exit code of the README."""
+"""`data check` prints what it finds and ends with the exit code of the documentation."""
 
 import json
 
