@@ -200,6 +200,11 @@ class ModelConfig(Section):
     channels: Annotated[int, Field(ge=1, le=4096)] = setting(
         256, "Width of the pyramid and of DyHead; with DyHead a multiple of 16.", unit="channels"
     )
+    fpn_norm: Literal["none", "group"] = setting(
+        "none",
+        "Norm behind each convolution of the FPN: `group` brings its maps to the size of what "
+        "DyHead adds (32 groups), `none` is torchvision's.",
+    )
     dyhead: DyHeadConfig | None = setting(
         DyHeadConfig(), "The dynamic head; null is the plain detector."
     )

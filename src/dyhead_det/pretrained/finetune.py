@@ -54,6 +54,7 @@ _MEANINGFUL_KEYS = (
     "backbone.name",
     "backbone.norm",
     "backbone.stride_in_1x1",
+    "fpn_norm",
     "input.mean",
     "input.std",
     "dyhead.scheme",

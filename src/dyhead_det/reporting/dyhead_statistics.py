@@ -1,12 +1,13 @@
-"""What has become of a trained DyHead: its offsets and masks by block and level, its scale.
+"""What has become of a trained DyHead: offsets and masks by block and level, what it changes.
 
 Offsets that run off the map read zeros, and masks at 0 or 1 have no gradient left: such a block has
-stopped learning where to look (see `optim.offset_lr_factor`).
+stopped learning where to look (see `optim.offset_lr_factor`). What DyHead adds to the pyramid is of
+the order of one; an FPN without norms may make maps of fifty, which then hardly change.
 """
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 
@@ -25,6 +26,9 @@ logger = logging.getLogger(__name__)
 SATURATED = 0.01
 # From this share of taps on off the map a block is worth a warning.
 MOST_OUTSIDE = 0.1
+# A DyHead that changes all levels by less is worth one, too.
+LEAST_CHANGE = 0.02
+TINY = torch.finfo(torch.float32).tiny
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,24 +47,47 @@ class OffsetStatistics:
     mask_saturation: float
 
 
+@dataclass(frozen=True, slots=True)
+class ChangeStatistics:
+    """What DyHead and its residual change on one level, all channels and positions together.
+
+    pyramid_rms: Root mean square of the map that the FPN made.
+    change: Root mean square of what DyHead adds to it, as a share of `pyramid_rms`.
+    """
+
+    pyramid_rms: float
+    change: float
+
+
 def dyhead_metrics(detector: Detector, images: list[Tensor]) -> Row:
-    """Measure a detector's DyHead on images, for metrics.jsonl; warn where offsets leave the map.
+    """Measure a detector's DyHead on images, for metrics.jsonl; warn where it is off or lost.
 
     Returns:
         `dyhead/block<b>/level<l>/<field of OffsetStatistics>` and, with a residual, mean and
-        standard deviation of its scale over channels as `dyhead/residual_scale/mean` and `/std`;
-        None for what has diverged. Empty without DyHead.
+        standard deviation of its scale over channels as `dyhead/residual_scale/mean` and `/std`,
+        and `dyhead/level<l>/<field of ChangeStatistics>`; None for what has diverged. Empty without
+        DyHead.
     """
-    measured = measure_offsets(detector, images)
-    warn_of_lost_offsets(measured)
+    dyhead = detector.backbone.dyhead
+    if not isinstance(dyhead, DyHead | StackedDyHead):
+        return {}
+    levels = pyramid_of(detector, images)
+    offsets = measure_offsets(dyhead, levels)
+    changes = measure_changes(dyhead, levels)
+    warn_of_lost_offsets(offsets)
+    warn_of_little_change(changes)
     metrics = {
         f"dyhead/block{block}/level{level}/{name}": float(value)
-        for (block, level), statistics in measured.items()
+        for (block, level), statistics in offsets.items()
         for name, value in asdict(statistics).items()
     }
-    scale = getattr(detector.backbone.dyhead, "residual_scale", None)
-    if scale is not None:
-        std, mean = torch.std_mean(scale.detach(), correction=0)
+    metrics |= {
+        f"dyhead/level{level}/{name}": float(value)
+        for level, statistics in enumerate(changes)
+        for name, value in asdict(statistics).items()
+    }
+    if dyhead.residual_scale is not None:
+        std, mean = torch.std_mean(dyhead.residual_scale.detach(), correction=0)
         metrics["dyhead/residual_scale/mean"] = float(mean)
         metrics["dyhead/residual_scale/std"] = float(std)
     return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
@@ -94,44 +121,66 @@ def _is_inside(position: Tensor, size: int) -> Tensor:
     return (position > -1) & (position < size)
 
 
-def measure_offsets(
-    detector: Detector, images: list[Tensor]
-) -> dict[tuple[int, int], OffsetStatistics]:
-    """Run a detector on images and describe the offsets of its DyHead by block and level.
+def pyramid_of(detector: Detector, images: list[Tensor]) -> list[Tensor]:
+    """Return the pyramid of images as the FPN made it, what DyHead is given.
 
     Args:
-        detector: In whatever mode; it is left in it.
+        detector: With DyHead, in whatever mode; it is left in it.
         images: As the detector takes them.
+    """
+    dyhead, was_training = detector.backbone.dyhead, detector.training
+    if dyhead is None:
+        raise ValueError("the detector has no DyHead")
+    detector.eval()
+    with ExitStack() as hooks, torch.no_grad():
+        seen: list[list[Tensor]] = listen(hooks, dyhead, lambda _attended, levels: levels)
+        detector(images)
+    detector.train(was_training)
+    return seen[0]
+
+
+@torch.no_grad()
+def measure_offsets(
+    dyhead: DyHead | StackedDyHead, levels: list[Tensor]
+) -> dict[tuple[int, int], OffsetStatistics]:
+    """Describe the offsets on a pyramid by block and level.
 
     Returns:
         By the number of the block and of the level, both from 0; empty without offsets. The blocks
         of `scheme: stacked` have those of the median level only.
     """
-    dyhead = detector.backbone.dyhead
-    if not isinstance(dyhead, DyHead | StackedDyHead):
-        return {}
-    was_training = detector.training
-    detector.eval()
-    with torch.no_grad():
-        levels = _input_of_dyhead(detector, dyhead, images)
-        measured = {
-            (number, level.grid): offset_statistics(sampling.offset, sampling.mask)
-            for number, block in enumerate(trace_blocks(dyhead, levels))
-            for level in block.levels
-            if (sampling := level.candidates[0].sampling) is not None
-        }
-    detector.train(was_training)
-    return measured
+    return {
+        (number, level.grid): offset_statistics(sampling.offset, sampling.mask)
+        for number, block in enumerate(trace_blocks(dyhead, levels))
+        for level in block.levels
+        if (sampling := level.candidates[0].sampling) is not None
+    }
 
 
-def _input_of_dyhead(
-    detector: Detector, dyhead: DyHead | StackedDyHead, images: list[Tensor]
-) -> list[Tensor]:
-    """Return the pyramid of these images as the FPN made it."""
-    with ExitStack() as hooks:
-        seen: list[list[Tensor]] = listen(hooks, dyhead, lambda _attended, levels: levels)
-        detector(images)
-    return seen[0]
+@torch.no_grad()
+def measure_changes(dyhead: DyHead | StackedDyHead, levels: list[Tensor]) -> list[ChangeStatistics]:
+    """Describe by level what is added to a pyramid; empty without a residual."""
+    if dyhead.residual_scale is None:
+        return []
+    changes = []
+    for before, after in zip(levels, dyhead(levels), strict=True):
+        rms, added = (x.float().square().mean().sqrt() for x in (before, after - before))
+        changes.append(ChangeStatistics(float(rms), float(added / rms.clamp(min=TINY))))
+    return changes
+
+
+def warn_of_little_change(changes: Sequence[ChangeStatistics]) -> None:
+    """Warn of a DyHead that hardly touches the pyramid: it is all but off."""
+    if not changes or max(each.change for each in changes) >= LEAST_CHANGE:
+        return
+    logger.warning(
+        "DyHead is all but off: it changes no level of the pyramid by more than %.1f %%, whose "
+        "maps have a root mean square of %.2g to %.2g; model.fpn_norm=group brings them to 1, and "
+        "model.dyhead.residual_scale multiplies what DyHead adds",
+        100 * max(each.change for each in changes),
+        min(each.pyramid_rms for each in changes),
+        max(each.pyramid_rms for each in changes),
+    )
 
 
 def warn_of_lost_offsets(measured: Mapping[tuple[int, int], OffsetStatistics]) -> None:

@@ -3,12 +3,18 @@
 import pytest
 import torch
 
+from dyhead_det.config.schema import DyHeadConfig
+from dyhead_det.models.backbones.pyramid import build_dyhead
 from dyhead_det.models.detectors import build_detector
 from dyhead_det.reporting.dyhead_statistics import (
+    ChangeStatistics,
     OffsetStatistics,
     dyhead_metrics,
+    measure_changes,
     measure_offsets,
     offset_statistics,
+    pyramid_of,
+    warn_of_little_change,
     warn_of_lost_offsets,
 )
 
@@ -60,7 +66,11 @@ def test_offsets_are_measured_by_block_and_level_and_the_detector_is_left_alone(
     for name, parameter in detector.named_parameters():
         if "offset_and_mask.bias" in name:
             torch.nn.init.constant_(parameter, 2.0)
-    measured = measure_offsets(detector, [torch.zeros(3, 64, 64)])
+    module = detector.backbone.dyhead
+    if module is None:
+        assert dyhead_metrics(detector, [torch.zeros(3, 64, 64)]) == {}
+        return
+    measured = measure_offsets(module, pyramid_of(detector, [torch.zeros(3, 64, 64)]))
     assert list(measured) == places
     assert detector.training
     for statistics in measured.values():
@@ -81,7 +91,29 @@ def test_metrics_have_the_names_of_block_level_and_number_and_tell_the_scale():
     config = make_config(model={"dyhead": {"num_blocks": 1, "residual_scale": 0.25}})
     detector = build_detector(config.model, num_classes=2, load_backbone_weights=False)
     metrics = dyhead_metrics(detector, [torch.zeros(3, 64, 64)])
-    assert len(metrics) == 5 * 4 + 2
+    assert len(metrics) == 5 * 4 + 5 * 2 + 2
     assert metrics["dyhead/block0/level4/mean_offset"] == 0
     assert metrics["dyhead/residual_scale/mean"] == 0.25
     assert metrics["dyhead/residual_scale/std"] == 0
+
+
+@pytest.mark.parametrize("scheme", ["levels", "stacked"])
+def test_what_is_added_is_told_as_a_share_of_the_pyramid(scheme):
+    dyhead = build_dyhead(DyHeadConfig(num_blocks=1, scheme=scheme, residual_scale=0.5), 16)
+    levels = [30 * torch.randn(2, 16, 8, 6), torch.randn(2, 16, 4, 3)]
+    with torch.no_grad():
+        added = [after - before for before, after in zip(levels, dyhead(levels), strict=True)]
+    for found, before, change in zip(measure_changes(dyhead, levels), levels, added, strict=True):
+        assert found.pyramid_rms == pytest.approx(float(before.std(correction=0)), rel=0.1)
+        share = change.square().sum() / before.square().sum()
+        assert found.change == pytest.approx(float(share.sqrt()), rel=1e-4)
+
+
+def test_a_dyhead_that_hardly_changes_anything_is_worth_a_warning(caplog):
+    off, on = ChangeStatistics(50.0, 0.006), ChangeStatistics(1.0, 0.25)
+    warn_of_little_change([])
+    warn_of_little_change([off, on])
+    assert not caplog.messages
+    warn_of_little_change([off, ChangeStatistics(14.0, 0.01)])
+    (message,) = caplog.messages
+    assert "by more than 1.0 %, whose maps have a root mean square of 14 to 50" in message

@@ -27,6 +27,7 @@ from dyhead_det.models.backbones.build import build_backbone, measure_channels
 from dyhead_det.models.backbones.probe import probe
 from dyhead_det.models.backbones.swin import always_shift_windows
 from dyhead_det.models.compat.layers import LastLevelP6P7WithoutReLU, use_batch_norm_kernel
+from dyhead_det.models.group_norm import build_group_norm
 from dyhead_det.ops.deform_conv import DeformBackend
 
 BACKEND_VARIABLE = "DYHEAD_DET_DEFORM_BACKEND"
@@ -164,6 +165,7 @@ def build_dyhead_backbone(
         in_channels_list=[channels[name] for name in levels.stages],
         out_channels=config.channels,
         extra_blocks=_build_top_block(config, levels),
+        norm_layer=build_group_norm if config.fpn_norm == "group" else None,
     )
     if config.compat != "none":
         use_batch_norm_kernel(body)
