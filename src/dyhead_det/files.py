@@ -17,6 +17,9 @@ from dyhead_det.errors import ConfigError
 _UNFINISHED = ".unfinished"
 # Characters of a name, since most file systems bound it by 255 bytes.
 _SHOWN_NAME, _SHOWN_HOST = 30, 20
+VIDEO_SUFFIXES = frozenset(
+    (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv")
+)
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -41,6 +44,13 @@ def open_file(path: Path) -> BinaryIO:
     except OSError:
         os.close(descriptor)
         raise
+
+
+def video_advice(path: Path) -> str | None:
+    """Return what to say where a video is given in place of another file; None if it is none."""
+    if path.suffix.lower() not in VIDEO_SUFFIXES:
+        return None
+    return f"{path} is a video; the command for videos is dyhead-det predict CHECKPOINT VIDEO"
 
 
 @contextmanager

@@ -158,7 +158,7 @@ def test_a_subset_has_fewer_classes_and_images(folder, tmp_path):
     assert [len(part) for part in read(tmp_path / "b")[1].values()] == [5, 4]
     run("subset", folder, "--share", 0.5, "--split", "train", "--out", tmp_path / "c")
     assert [len(part) for part in read(tmp_path / "c")[1].values()] == [5]
-    with pytest.raises(DatasetError, match=r"--classes: .*no class 'owel' did you mean 'owl'"):
+    with pytest.raises(DatasetError, match=r"--classes: .*no class 'owel', did you mean 'owl'"):
         run("subset", folder, "--classes", "owel", "--out", tmp_path / "d")
     both = run("subset", folder, "--share", 0.5, "--num-images", 1, "--out", tmp_path / "d")
     assert both.exit_code == 2

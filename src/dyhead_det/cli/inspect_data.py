@@ -74,7 +74,10 @@ def check(
     if fix is not None:
         repaired, found = write_repaired(found.parts[0], fix, opens_images=not no_images)
         echo(f"\nrepaired: {repaired.summary()} -> {fix}, {changes_path(fix)}\n{found.text()}")
-    found.require_usable()
+    is_coco = target.suffix.lower() == ".json"
+    found.require_usable(
+        advice="; --fix OUT.json writes a copy without most of it" if is_coco and not fix else ""
+    )
 
 
 def stats(

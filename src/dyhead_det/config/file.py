@@ -24,7 +24,7 @@ from dyhead_det.config.schema import (
 from dyhead_det.config.yaml12 import MAX_CHARACTERS, MAX_DEPTH, read_yaml, write_yaml
 from dyhead_det.errors import ConfigError
 from dyhead_det.escaping import printable
-from dyhead_det.files import open_file
+from dyhead_det.files import open_file, video_advice
 
 _MAX_BYTES = MAX_CHARACTERS
 _MAX_SHOWN = 80
@@ -109,6 +109,8 @@ def _read_file(path: Path, kind: type[Section]) -> tuple[dict[str, Any], list[st
     Raises:
         ConfigError: If there is no mapping to go on with.
     """
+    if advice := video_advice(path):
+        raise ConfigError(advice)
     try:
         with open_file(path) as file:
             encoded = file.read(_MAX_BYTES + 1)

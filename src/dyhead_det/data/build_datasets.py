@@ -27,6 +27,7 @@ from dyhead_det.data.statistics import count
 from dyhead_det.data.stratified_split import held_out
 from dyhead_det.errors import ConfigError, DatasetError
 from dyhead_det.escaping import listed, printable
+from dyhead_det.files import video_advice
 
 logger = logging.getLogger(__name__)
 
@@ -184,6 +185,8 @@ def _named_source(data: Path) -> tuple[Path, SplitConfig]:
     """Return what a folder, YOLO's `data.yaml` or a YAML file of ours names."""
     if data.is_dir():
         return data.resolve(), SplitConfig()
+    if advice := video_advice(data):
+        raise ConfigError(f"--data {advice}")
     if data.suffix.lower() == ".xml":
         msg = f"--data {data}: Pascal VOC data are given by their folder, not by one of the files"
         raise ConfigError(msg)

@@ -27,7 +27,7 @@ def choose_classes(dataset: CocoDataset, names: tuple[str, ...], *, option: str)
     unknown = [name for name in names if name not in own.label_of_name]
     if unknown:
         wrong = "; ".join(
-            f"{printable(name, max_length=80)!r} {did_you_mean(name, own.names)}".rstrip()
+            f"{printable(name, max_length=80)!r}, {did_you_mean(name, own.names)}".rstrip(", ")
             for name in unknown[:10]
         )
         raise DatasetError(

@@ -113,8 +113,11 @@ class Check:
         """Write all findings with all ids and names to `check.json` and `check.csv`."""
         write_findings(folder, self.findings, [part.to_plain() for part in self.parts])
 
-    def require_usable(self) -> None:
+    def require_usable(self, *, advice: str = "") -> None:
         """Refuse what training would refuse.
+
+        Args:
+            advice: the end of the message.
 
         Raises:
             DatasetError: with the number of reasons, which `text` lists.
@@ -124,7 +127,7 @@ class Check:
             names = ", ".join(dict.fromkeys(finding.where for finding in errors))
             raise DatasetError(
                 f"{names} cannot be trained on as it is; correct what is called an error above "
-                f"({len(errors)} in all)"
+                f"({len(errors)} in all){advice}"
             )
 
 

@@ -115,7 +115,7 @@ def _draw_objects_per_image(axes: "Axes", stats: DataStats) -> None:
     axes.hist(numbers, bins=np.arange(-0.5, most + width + 0.5, width).tolist(), color=_OURS)
     axes.set_xlabel("objects in an image")
     axes.set_ylabel("images")
-    _title(axes, "objects per image", f"{stats.counts.num_empty} images have none")
+    _title(axes, "objects per image", f"{stats.counts.num_empty} images without one")
 
 
 def _draw_image_sizes(axes: "Axes", stats: DataStats) -> None:

@@ -230,6 +230,12 @@ def test_a_yolo_data_set_is_told_how_to_train_on_it(write):
         load_config(path)
 
 
+def test_a_video_is_told_the_command_that_takes_it(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(bytes(8))
+    with pytest.raises(ConfigError, match=r"a\.mp4 is a video; .*dyhead-det predict"):
+        load_config(tmp_path / "a.mp4")
+
+
 def test_the_steps_of_010_are_ten(write):
     path = write(MINIMAL.replace("epochs: 2", "steps: 010") + "schedule: {warmup_steps: 2}\n")
     assert load_config(path).train.steps == 10

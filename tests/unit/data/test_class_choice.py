@@ -31,6 +31,8 @@ def test_objects_of_other_classes_are_left_out_and_their_images_stay(dataset):
 
 
 def test_an_unknown_class_is_told_with_what_is_near(dataset):
-    expected = r"data.classes: .*no class 'sqare' did you mean 'square'\?; 'x'; it has: square, cir"
+    expected = (
+        r"data.classes: .*no class 'sqare', did you mean 'square'\?; 'x'; it has: square, cir"
+    )
     with pytest.raises(DatasetError, match=expected):
         choose_classes(dataset, ("sqare", "x"), option="data.classes")

@@ -57,7 +57,7 @@ def test_only_the_classes_that_are_asked_for_are_drawn(folder):
     one = preview(folder, number=5, classes=["circle"])
     assert num_pixels(one, 0) > 1000  # it is the only class now
     assert one.shape[0] < both.shape[0]  # two pictures, one row
-    with pytest.raises(DatasetError, match=r"--classes: .* has no class 'circel' did you mean"):
+    with pytest.raises(DatasetError, match=r"--classes: .* has no class 'circel', did you mean"):
         preview(folder, classes=["circel"])
 
 

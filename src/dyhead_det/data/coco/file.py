@@ -1,6 +1,7 @@
 """COCO records: the three sections of a file, each a list of JSON objects."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ from dyhead_det.data.coco.records import Record
 from dyhead_det.errors import DatasetError
 from dyhead_det.files import open_file
 
+# A class, then a box or a polygon; the beginning is enough.
+_YOLO_LABEL = re.compile(rb"\s*\d+([ \t]+[\d.eE+-]+){4,}")
+_VOC_BEGINNING = re.compile(rb"(\xef\xbb\xbf)?\s*(<\?xml|<annotation)")
 _SECTIONS = ("images", "annotations", "categories")
 
 
@@ -61,9 +65,11 @@ def read_records(annotations: Path, problems: AnnotationProblems, *, split: str)
 
 
 def _read_json(path: Path, key: str) -> object:
+    content = b""
     try:
         with open_file(path) as file:
-            return json.loads(file.read())
+            content = file.read()
+        return json.loads(content)
     except FileNotFoundError as error:
         raise DatasetError(f"no annotation file at {path}; check {key}") from error
     except OSError as error:
@@ -71,7 +77,20 @@ def _read_json(path: Path, key: str) -> object:
     except MemoryError as error:
         raise DatasetError(f"{path} does not fit into memory; check {key}") from error
     except (ValueError, RecursionError) as error:
-        raise DatasetError(f"{path} is not valid JSON: {error}; check {key}") from error
+        advice = _advice_on_other_format(content)
+        msg = f"{path} is not valid JSON: {error}; {advice}check {key}"
+        raise DatasetError(msg) from error
+
+
+def _advice_on_other_format(content: bytes) -> str:
+    """Return what to do where the content is that of another format, else nothing."""
+    for name, what, looks_so in (
+        ("a label file of YOLO", "the folder of its data.yaml", _YOLO_LABEL.match(content)),
+        ("an XML file of Pascal VOC", "their folder", _VOC_BEGINNING.match(content)),
+    ):
+        if looks_so:
+            return f"it looks like {name}, give {what} (dyhead-det data check FOLDER); "
+    return ""
 
 
 def _objects(records: list[Any], section: str, problems: AnnotationProblems) -> list[Record]:

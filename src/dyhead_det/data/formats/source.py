@@ -19,6 +19,7 @@ from dyhead_det.data.formats.part_names import PARTS, names_of_part
 from dyhead_det.data.formats.voc import IMAGE_SETS
 from dyhead_det.errors import DatasetError
 from dyhead_det.escaping import listed
+from dyhead_det.files import video_advice
 
 Format = Literal["coco", "yolo", "voc"]
 AnyFormat = Literal["auto", "coco", "yolo", "voc"]
@@ -71,6 +72,8 @@ def find_source(source: Source, *, part: Part) -> FoundSource:
     """
     place, split = source.annotations, source.split or part
     if not place.is_dir():
+        if advice := video_advice(place):
+            raise DatasetError(advice)
         form = _format_of_file(place) if source.format == "auto" else source.format
         if form == "voc":
             key = f"data.{part}.annotations"

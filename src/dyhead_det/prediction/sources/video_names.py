@@ -3,9 +3,8 @@
 import re
 from pathlib import Path
 
-SUFFIXES = frozenset(
-    (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv")
-)
+from dyhead_det.files import VIDEO_SUFFIXES
+
 _STREAM = re.compile(r"^(rtsps?|rtmps?|https?|udp|tcp|srt)://", re.IGNORECASE)
 _CAMERA = re.compile(r"^/dev/video\d+$")
 
@@ -13,7 +12,7 @@ _CAMERA = re.compile(r"^/dev/video\d+$")
 def is_video(source: str) -> bool:
     """Return whether a source is called as a video file, a camera or a stream is."""
     is_elsewhere = _STREAM.match(source) is not None or is_camera(source)
-    return is_elsewhere or Path(source).suffix.lower() in SUFFIXES
+    return is_elsewhere or Path(source).suffix.lower() in VIDEO_SUFFIXES
 
 
 def is_camera(source: str) -> bool:

@@ -384,6 +384,8 @@ def test_a_missing_size_without_an_image_is_refused(load):
         ('"text"', "holds a JSON str"),
         ("{", "is not valid JSON"),
         ("", "is not valid JSON"),
+        ("0 0.5 0.5 0.2 1e-1\n1 0 0 1 1\n", "label file of YOLO, give .*data check FOLDER"),
+        ("<annotation><object/></annotation>", "Pascal VOC, give .*data check FOLDER"),
         ("[" * 100_000, "is not valid JSON"),
         ('{"images": []}', "annotations is missing, categories is missing"),
         ('{"images": {}, "annotations": [], "categories": []}', "images is not a list"),

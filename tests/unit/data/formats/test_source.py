@@ -78,3 +78,9 @@ def test_a_file_tells_its_format_by_its_end(tmp_path):
     assert find_source(Source(tmp_path / "a.yaml"), part="val").format == "yolo"
     with pytest.raises(DatasetError, match="is a file; Pascal VOC data are given as a folder"):
         find_source(Source(tmp_path / "a.xml"), part="val")
+
+
+def test_a_video_is_told_the_command_that_takes_it(tmp_path):
+    touch(tmp_path, "a.MP4")
+    with pytest.raises(DatasetError, match=r"a\.MP4 is a video; .*dyhead-det predict"):
+        find_source(Source(tmp_path / "a.MP4"), part="train")
