@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dyhead_det.models.backbones.pyramid import DyHeadBackbone
     from dyhead_det.models.detectors import build_detector
     from dyhead_det.prediction.evaluate_checkpoint import evaluate_checkpoint as evaluate
-    from dyhead_det.prediction.predictor import load
+    from dyhead_det.prediction.load import load
     from dyhead_det.training.train import train
 
 __version__ = "0.1.0"
@@ -49,7 +49,7 @@ _DEFINED_IN = {
     "add_dyhead": "dyhead_det.models.add_dyhead:add_dyhead",
     "build_detector": "dyhead_det.models.detectors:build_detector",
     "evaluate": "dyhead_det.prediction.evaluate_checkpoint:evaluate_checkpoint",
-    "load": "dyhead_det.prediction.predictor:load",
+    "load": "dyhead_det.prediction.load:load",
     "train": "dyhead_det.training.train:train",
 }
 

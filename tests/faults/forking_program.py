@@ -19,7 +19,7 @@ import injections
 # Whatever a training run imports as it goes.
 IMPORTED_LATE = (
     "dyhead_det.prediction.evaluate_checkpoint",
-    "dyhead_det.prediction.predictor",
+    "dyhead_det.prediction.load",
     "dyhead_det.training.train",
     "faster_coco_eval",
     "matplotlib.figure",

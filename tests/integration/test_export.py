@@ -22,8 +22,8 @@ from dyhead_det.export.options import ExportOptions
 from dyhead_det.models.backbones.swin import AlwaysShiftedWindowAttention
 from dyhead_det.models.detectors import build_detector
 from dyhead_det.prediction.detections import Detections
+from dyhead_det.prediction.load import load
 from dyhead_det.prediction.onnx_session import OnnxSession
-from dyhead_det.prediction.predictor import load
 
 from conftest import SMALL_DETECTORS, make_config
 

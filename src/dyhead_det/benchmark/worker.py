@@ -110,7 +110,7 @@ def _load_checkpoint(contestant: Contestant, case: Case) -> tuple[Run, str]:
     # A process that runs an ONNX file must not import these.
     import torch  # noqa: PLC0415
 
-    from dyhead_det.prediction.predictor import load  # noqa: PLC0415
+    from dyhead_det.prediction.load import load  # noqa: PLC0415
 
     torch.set_num_threads(case.num_threads)
     predictor = load(

@@ -15,10 +15,20 @@ from dyhead_det.cli.run import (
     LongEdge,
     MinScoreOption,
     ShortEdge,
+    TtaOption,
     read_min_score,
+    read_views,
 )
 from dyhead_det.cli.streams import echo
-from dyhead_det.prediction.arguments import MAX_BATCH_SIZE, MAX_DETECTIONS, MAX_WORKERS, MIN_SCORE
+from dyhead_det.prediction.arguments import (
+    MAX_BATCH_SIZE,
+    MAX_DETECTIONS,
+    MAX_TILE_OVERLAP,
+    MAX_WORKERS,
+    MIN_SCORE,
+    MIN_TILE,
+    TILE_OVERLAP,
+)
 from dyhead_det.prediction.options import DEFAULT_OUTPUTS, OUTPUTS, PredictOptions
 from dyhead_det.prediction.sources.video_names import is_video
 
@@ -80,7 +90,7 @@ def predict(
         bool, typer.Option("--resume", help="Go on with a run that was stopped or killed.")
     ] = False,
     batch_size: Annotated[
-        int, typer.Option(min=1, max=MAX_BATCH_SIZE, help="Images at a time.")
+        int, typer.Option(min=1, max=MAX_BATCH_SIZE, help="Images, or tiles, at a time.")
     ] = 1,
     workers: Annotated[
         int | None,
@@ -91,6 +101,24 @@ def predict(
         ),
     ] = None,
     every: Annotated[int, typer.Option(min=1, help="Of a video, look at every n-th frame.")] = 1,
+    tile: Annotated[
+        int | None,
+        typer.Option(
+            min=MIN_TILE,
+            metavar="SIZE",
+            help="Also look at larger images in overlapping tiles of so many pixels.",
+        ),
+    ] = None,
+    tile_overlap: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=MAX_TILE_OVERLAP,
+            help="Share of its edge that a tile has in common with the next one "
+            f"[default: {TILE_OVERLAP}].",
+        ),
+    ] = None,
+    tta: TtaOption = "",
     amp: AmpOption = "off",
     short_edge: ShortEdge = None,
     long_edge: LongEdge = None,
@@ -102,14 +130,15 @@ def predict(
         from dyhead_det.distributed.rank_zero import local_main_first, main_only
         from dyhead_det.models.runtime import pytorch_switches
         from dyhead_det.prediction.folder import default_workers, predict_to_folder
+        from dyhead_det.prediction.load import load
         from dyhead_det.prediction.outputs.image_files import PICTURES
-        from dyhead_det.prediction.predictor import load
         from dyhead_det.prediction.sources.dataset import dataset_images
         from dyhead_det.prediction.sources.files import find_images
         from dyhead_det.prediction.video import predict_videos
 
     outputs = [output for output in OUTPUTS if output in save]
     _require_fitting(context, sources or [], data, images)
+    read_views(tile=tile, tile_overlap=tile_overlap, tta=tta)
     bound = read_min_score(min_score)
     with init_process_group(device) as own_device:
         with local_main_first():
@@ -119,6 +148,9 @@ def predict(
                 short_edge=short_edge,
                 long_edge=long_edge,
                 amp=amp,
+                tile=tile,
+                tile_overlap=tile_overlap,
+                tta=tta,
             )
             options = PredictOptions(
                 min_score=bound,

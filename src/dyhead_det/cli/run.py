@@ -14,6 +14,7 @@ from dyhead_det.prediction.arguments import (
     MAX_EDGE,
     Amp,
     MinScore,
+    Views,
     require_score,
 )
 
@@ -35,6 +36,14 @@ MinScoreOption = Annotated[
 ]
 AmpOption = Annotated[
     Amp, typer.Option(help="Compute in half precision: bf16 or fp16 on a GPU, bf16 on new CPUs.")
+]
+TtaOption = Annotated[
+    str,
+    typer.Option(
+        metavar="flip,SCALE,...",
+        help="Also look from left to right and at other scales (0.8,1.2), and merge the boxes.",
+        show_default=False,
+    ),
 ]
 CheckpointFile = Annotated[
     Path, typer.Argument(exists=True, dir_okay=False, help="best.pt or last.pt of a run.")
@@ -137,6 +146,7 @@ def evaluate(
         typer.Option(help="Also write report.html, which explains the numbers; takes seconds."),
     ] = True,
     amp: AmpOption = "off",
+    tta: TtaOption = "",
     short_edge: ShortEdge = None,
     long_edge: LongEdge = None,
     device: Device = "auto",
@@ -144,7 +154,7 @@ def evaluate(
     """Compute the COCO numbers of a checkpoint, or of the detections of any detector."""
     if detections is not None:
         unused = (checkpoint, batch_size, broken_images, short_edge, long_edge)
-        if data is None or amp != "off" or any(option is not None for option in unused):
+        if data is None or amp != "off" or tta or any(option is not None for option in unused):
             msg = "--detections needs --data ANNOTATIONS.json, and no checkpoint or how to run one"
             raise typer.BadParameter(msg)
         if images is not None and (out is None or not report):
@@ -169,6 +179,7 @@ def evaluate(
         from dyhead_det.prediction.evaluate_checkpoint import evaluate_checkpoint
         from dyhead_det.reporting.evaluation_report import explain_in
 
+    read_views(tta=tta)
     out = out or checkpoint.parent / "eval"
     with init_process_group(device) as own_device:
         evaluate_checkpoint(
@@ -181,6 +192,7 @@ def evaluate(
             max_detections=max_detections,
             broken_images=broken_images,
             amp=amp,
+            tta=tta,
             short_edge=short_edge,
             long_edge=long_edge,
             device=own_device,
@@ -238,3 +250,13 @@ def read_min_score(value: str) -> MinScore:
     except ValueError as error:
         msg = f"{value!r} is neither a number from 0 to 1 nor auto."
         raise typer.BadParameter(msg) from error
+
+
+def read_views(
+    *, tile: int | None = None, tile_overlap: float | None = None, tta: str = ""
+) -> Views:
+    """Read in which ways to look at an image."""
+    try:
+        return Views(tile=tile, tile_overlap=tile_overlap, tta=tta)
+    except ValueError as error:
+        raise typer.BadParameter(f"{error}.".replace("tile_", "--tile-")) from error

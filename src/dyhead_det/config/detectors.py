@@ -106,6 +106,11 @@ class FasterRCNNConfig(Section):
         """The most detections of an image, by the name that the other detectors use."""
         return self.box_detections_per_img
 
+    @property
+    def nms_thresh(self) -> float:
+        """The IoU of detections, by the name that the other detectors use."""
+        return self.box_nms_thresh
+
 
 class RetinaNetConfig(Section):
     """Torchvision's RetinaNet; the keys are its keywords, the defaults its defaults."""

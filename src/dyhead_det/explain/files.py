@@ -10,7 +10,7 @@ from dyhead_det.explain.explain import explain, require_dyhead
 from dyhead_det.files import require_writable, written_whole
 from dyhead_det.models.runtime import pytorch_switches
 from dyhead_det.prediction.arguments import MIN_SCORE, MinScore
-from dyhead_det.prediction.predictor import load
+from dyhead_det.prediction.load import load
 from dyhead_det.visualize.attention_picture import draw_attention
 from dyhead_det.visualize.evaluation_plots import save_png
 

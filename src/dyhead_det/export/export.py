@@ -30,7 +30,8 @@ from dyhead_det.files import require_new, require_writable, written_whole
 from dyhead_det.models.detectors import Detector
 from dyhead_det.prediction.arguments import require_edges
 from dyhead_det.prediction.images import as_image
-from dyhead_det.prediction.predictor import Predictor, rebuild_detector
+from dyhead_det.prediction.predictor import Predictor
+from dyhead_det.prediction.rebuilding import rebuild_detector
 from dyhead_det.prediction.sources.files import find_images
 
 logger = logging.getLogger(__name__)

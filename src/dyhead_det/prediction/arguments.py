@@ -4,6 +4,7 @@ Nothing heavy is imported here, so that `--help` can show them at once.
 """
 
 import operator
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 MIN_SCORE = 0.3
@@ -19,6 +20,16 @@ MAX_BATCH_SIZE = 65536
 """Images that go through the detector together, as in `train.batch_size`."""
 MAX_DETECTIONS = 10**6
 """Objects of an image, as in `eval.max_detections`: what scores them counts in 32 bits."""
+
+MIN_TILE = 64
+"""Pixels of the edge of a tile: smaller ones show parts of things."""
+TILE_OVERLAP = 0.2
+"""Share of its edge that a tile has in common with the next one, at least."""
+MAX_TILE_OVERLAP = 0.9
+FLIP = "flip"
+"""What asks for a look from left to right, in test-time augmentation."""
+MIN_SCALE, MAX_SCALE = 0.25, 4.0
+"""Bounds of the other scales."""
 
 MAX_WORKERS = 256
 """Threads that read and draw beside the detector."""
@@ -86,3 +97,75 @@ def require_amp(amp: str) -> None:
     if amp not in get_args(Amp):
         msg = f"amp is one of {', '.join(get_args(Amp))}, not {amp!r}"
         raise ValueError(msg)
+
+
+@dataclass(frozen=True)
+class Views:
+    """In which ways to look at an image besides once at the whole.
+
+    Attributes:
+        tile: Edge of tiles in pixels; None for none.
+        tile_overlap: Share of it that neighbors have in common, 0 to 0.9; None for 0.2.
+        tta: Test-time augmentation: `flip`, and factors of the size that images are resized to,
+            separated by commas.
+
+    Raises:
+        ValueError: Where one is out of range, naming it.
+    """
+
+    tile: int | None = None
+    tile_overlap: float | None = None
+    tta: str = ""
+
+    def __post_init__(self) -> None:
+        if self.tile is not None and require_count("tile", self.tile) < MIN_TILE:
+            msg = f"tile is a whole number of pixels from {MIN_TILE} on, not {self.tile!r}"
+            raise ValueError(msg)
+        if self.tile_overlap is not None:
+            if self.tile is None:
+                msg = "tile_overlap goes with tile"
+                raise ValueError(msg)
+            if not require_score("tile_overlap", self.tile_overlap) <= MAX_TILE_OVERLAP:
+                msg = f"tile_overlap is at most {MAX_TILE_OVERLAP}, not {self.tile_overlap!r}"
+                raise ValueError(msg)
+        _ = self.scales
+
+    @property
+    def overlap(self) -> float:
+        """Share of its edge that a tile has in common with the next one."""
+        return TILE_OVERLAP if self.tile_overlap is None else float(self.tile_overlap)
+
+    @property
+    def flip(self) -> bool:
+        """Whether to look from left to right too."""
+        return FLIP in self._parts
+
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """The scales besides 1, in ascending order."""
+        scales = {_read_scale(part) for part in self._parts if part != FLIP}
+        return tuple(sorted(scales - {1.0}))
+
+    @property
+    def _parts(self) -> list[str]:
+        return [part.strip() for part in self.tta.split(",")] if self.tta else []
+
+    def to_call(self) -> dict[str, object]:
+        """Return what results depend on, by names that people know."""
+        return {
+            "tile": self.tile,
+            "tile overlap": None if self.tile is None else self.overlap,
+            "tta": [*([FLIP] if self.flip else []), *self.scales],
+        }
+
+
+def _read_scale(text: str) -> float:
+    try:
+        scale = float(text)
+    except ValueError:
+        scale = 0.0
+    if not MIN_SCALE <= scale <= MAX_SCALE:
+        msg = f"tta is {FLIP} and scales from {MIN_SCALE} to {MAX_SCALE:g}, as in "
+        msg += f"{FLIP},0.8,1.2, not {text!r}"
+        raise ValueError(msg)
+    return scale

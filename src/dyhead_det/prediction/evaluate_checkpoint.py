@@ -25,11 +25,12 @@ from dyhead_det.prediction.arguments import (
     MAX_BATCH_SIZE,
     MAX_DETECTIONS,
     Amp,
+    Views,
     require_amp,
     require_count,
     require_edges,
 )
-from dyhead_det.prediction.predictor import load_file
+from dyhead_det.prediction.load import load_file
 
 
 def evaluate_checkpoint(
@@ -43,6 +44,7 @@ def evaluate_checkpoint(
     max_detections: int | None = None,
     broken_images: Literal["error", "skip"] | None = None,
     amp: Amp = "off",
+    tta: str = "",
     short_edge: int | None = None,
     long_edge: int | None = None,
     device: torch.device | str = "auto",
@@ -62,6 +64,7 @@ def evaluate_checkpoint(
         backend: Who computes the numbers.
         batch_size: Images at a time.
         amp: Half precision to compute in, as `load` takes it.
+        tta: Test-time augmentation, as `load` takes it.
         short_edge: Images are resized to this shorter edge in pixels.
         long_edge: Bound of the longer edge in pixels.
         device: As `--device`; a name joins the processes that torchrun has started.
@@ -90,6 +93,7 @@ def evaluate_checkpoint(
                 max_detections=max_detections,
                 broken_images=broken_images,
                 amp=amp,
+                tta=tta,
                 short_edge=short_edge,
                 long_edge=long_edge,
                 device=own_device,
@@ -100,6 +104,7 @@ def evaluate_checkpoint(
     out = path.parent / "eval" if out is None else Path(out)
     require_edges(short_edge, long_edge)
     require_amp(amp)
+    views = Views(tta=tta)
     for name, value, most in (
         ("batch_size", batch_size, MAX_BATCH_SIZE),
         ("max_detections", max_detections, MAX_DETECTIONS),
@@ -108,7 +113,12 @@ def evaluate_checkpoint(
             require_count(name, value, most=most)
     with local_main_first():
         checkpoint, predictor = load_file(
-            path, device=device, short_edge=short_edge, long_edge=long_edge, amp=amp
+            path,
+            device=device,
+            short_edge=short_edge,
+            long_edge=long_edge,
+            amp=amp,
+            views=views,
         )
         config = checkpoint.config
         # A stranger's file may ask for more processes than this machine can bear.
@@ -130,7 +140,7 @@ def evaluate_checkpoint(
             _require_held_out(checkpoint, dataset)
         main_only(require_writable)(out, "metrics.json", "detections.json")
     batch_size = batch_size or config.eval.batch_size
-    edges = {"--short-edge": short_edge, "--long-edge": long_edge, "--amp": amp}
+    edges = {"--short-edge": short_edge, "--long-edge": long_edge, "--amp": amp, "--tta": tta}
     _require_agreement(checkpoint, dataset, {**edges, "--batch-size": batch_size}, device)
     loader = evaluation_loader(reading, dataset, predictor.device, batch_size=batch_size)
     with pytorch_switches(config.runtime):

@@ -137,6 +137,7 @@ def call_of(
         "weights": predictor.fingerprint(),
         "resized to": predictor.resized_to,
         "amp": predictor.amp,
+        **predictor.views.to_call(),
         **{name.replace("_", " "): value for name, value in asdict(options).items()},
         "min score": predictor.min_scores if options.min_score == AUTO else options.min_score,
         "save": sorted(outputs),

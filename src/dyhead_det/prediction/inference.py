@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from dyhead_det.data.images import read_image
@@ -61,12 +62,12 @@ def detect(batch: Sequence[ImageResult], predictor: Predictor, options: PredictO
             min_score=options.min_score,
             classes=options.classes,
             max_detections=options.max_detections,
-            batch_size=len(batch),
+            batch_size=options.batch_size,
         )
     except Exception as error:  # whatever it is, it must not cost the other images
         if len(read) > 1:
             for one in read:
-                detect([one], predictor, options)
+                detect([one], predictor, replace(options, batch_size=1))
             return
         read[0].failed_at, read[0].reason = "detect", reason_of(error)
         logger.warning("skipped: the detector fails in %s (%s)", read[0].name, read[0].reason)

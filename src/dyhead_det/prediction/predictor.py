@@ -2,119 +2,44 @@
 
 import itertools
 import logging
-import os
+import math
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TypeVar, overload
 
 import torch
 from torch import Tensor, nn
 from torchvision.ops import clip_boxes_to_image
 
-from dyhead_det.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from dyhead_det.checkpoints.consistency import require_consistent
-from dyhead_det.checkpoints.state_dicts import load_exactly, require_exact
-from dyhead_det.config.schema import InputConfig, RuntimeConfig
+from dyhead_det.checkpoints.checkpoint import Checkpoint
+from dyhead_det.config.schema import RuntimeConfig
 from dyhead_det.contracts import CategoryMap, Prediction
 from dyhead_det.distributed.device import (
-    choose_device,
     images_to_device,
     predictions_to_host,
 )
 from dyhead_det.errors import ConfigError
 from dyhead_det.escaping import listed
-from dyhead_det.models.detectors import Detector, build_detector
 from dyhead_det.models.runtime import prepare_detector, run_backbone_in
 from dyhead_det.prediction.arguments import (
     AUTO,
     MAX_BATCH_SIZE,
     MAX_DETECTIONS,
-    MAX_EDGE,
     MIN_SCORE,
     Amp,
     MinScore,
-    require_amp,
+    Views,
     require_count,
-    require_edges,
     require_score,
 )
 from dyhead_det.prediction.detections import Detections, labels_of
 from dyhead_det.prediction.images import ImageLike, as_image, reduce_large
-from dyhead_det.prediction.onnx_detector import is_onnx, load_onnx
-
-logger = logging.getLogger(__name__)
+from dyhead_det.prediction.rebuilding import rebuild_detector
+from dyhead_det.prediction.views import Augmented, Tiles
 
 AnyImage = TypeVar("AnyImage", bound=ImageLike)
 
 logger = logging.getLogger(__name__)
-
-
-def load(
-    path: str | os.PathLike[str],
-    *,
-    device: str = "auto",
-    short_edge: int | None = None,
-    long_edge: int | None = None,
-    amp: Amp = "off",
-) -> "Predictor":
-    """Load a trained detector.
-
-    Args:
-        path: a checkpoint, `best.pt` or `last.pt` of a run, or a file that `export` made of one.
-        device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
-        short_edge: resize images to this shorter edge in pixels; None as in training.
-        long_edge: bound of the longer edge. Where only one of the two is given, the other is
-            scaled with it.
-        amp: compute backbone and DyHead in half precision, `bf16` or `fp16`: faster on a GPU, and
-            `bf16` on a CPU that has instructions for it.
-
-    Raises:
-        CheckpointError: where the file is missing, damaged or of another kind.
-        ConfigError: where the device is not there, or the shorter edge is the longer.
-        ValueError: where an edge is no number of pixels.
-    """
-    require_edges(short_edge, long_edge)  # before a large file is read
-    require_amp(amp)
-    _, predictor = load_file(
-        Path(path),
-        device=choose_device(device),
-        short_edge=short_edge,
-        long_edge=long_edge,
-        amp=amp,
-    )
-    return predictor
-
-
-def load_file(
-    path: Path, *, device: torch.device, short_edge: int | None, long_edge: int | None, amp: Amp
-) -> tuple[Checkpoint, "Predictor"]:
-    """Load a checkpoint or an ONNX file made of one; arguments and errors are those of `load`.
-
-    Returns:
-        What the file tells (an ONNX file all but weights), and its detector at work.
-    """
-    if not is_onnx(path):
-        checkpoint = load_checkpoint(path)
-        return checkpoint, Predictor.from_checkpoint(
-            checkpoint, device=device, short_edge=short_edge, long_edge=long_edge, amp=amp
-        )
-    if amp != "off":
-        raise ConfigError(
-            f"{path}: an ONNX file computes in the precision that it was exported in: no --amp"
-        )
-    checkpoint, detector = load_onnx(path, short_edge=short_edge, long_edge=long_edge)
-    if device.type != "cpu":
-        logger.warning("%s runs on the CPU, whatever --device says", path)
-    size = checkpoint.config.model.input
-    return checkpoint, Predictor(
-        detector,
-        checkpoint.categories,
-        device=torch.device("cpu"),
-        runtime=checkpoint.config.runtime,
-        resized_to=(size.short_edge, size.long_edge),
-        min_scores=checkpoint.min_scores,
-    )
 
 
 class Predictor:
@@ -125,6 +50,7 @@ class Predictor:
         resized_to: Bounds of the shorter and the longer edge that the detector resizes images to;
             None where it does not.
         amp: The half precision that its backbone computes in, or `off`.
+        views: In which ways it looks at an image.
         min_scores: Of each class the bound of the score for `min_score="auto"`; None without.
     """
 
@@ -146,6 +72,8 @@ class Predictor:
         self.resized_to = resized_to
         self.min_scores = min_scores
         self.amp = amp
+        self.views = Views()
+        self._tiles: Tiles | None = None
         if amp == "fp16" and device.type == "cpu":
             logger.warning("fp16 is several times slower than float32 on a CPU; take bf16")
 
@@ -183,6 +111,28 @@ class Predictor:
             min_scores=checkpoint.min_scores,
             amp=amp,
         )
+
+    def set_views(self, views: Views, *, nms_thresh: float, detections_per_img: int) -> None:
+        """Look at images in more ways than once at the whole, from now on.
+
+        Args:
+            views: The ways.
+            nms_thresh: IoU above which the weaker of two boxes of a class is dropped.
+            detections_per_img: The most that is found in an image, or in each tile of it.
+        """
+        self.views = views
+        if views.flip or views.scales:
+            self.detector = Augmented(
+                self.detector,
+                flip=views.flip,
+                scales=views.scales,
+                nms_thresh=nms_thresh,
+                detections_per_img=detections_per_img,
+            ).eval()
+        if views.tile is not None:
+            self._tiles = Tiles(
+                self._detect, size=views.tile, overlap=views.overlap, nms_thresh=nms_thresh
+            )
 
     @overload
     def predict(
@@ -225,8 +175,8 @@ class Predictor:
                 is for each class the bound with the highest F1 in the validation of the run.
             classes: keep these classes only; empty means all.
             max_detections: keep so many per image, best first.
-            batch_size: images that go through the detector together; padding to a common size
-                makes results differ slightly from those of single images.
+            batch_size: images, or tiles, that go through the detector together; padding to a common
+                size makes results differ slightly from those of single images.
 
         Returns:
             What was found in the image; for a list, a list.
@@ -245,17 +195,16 @@ class Predictor:
         remaining = iter(images if isinstance(images, list | tuple) else [images])
         detections: list[Detections] = []
         while batch := [as_image(image) for image in itertools.islice(remaining, batch_size)]:
-            for prediction in self._detect(batch):
+            tiles = self._tiles
+            predictions = tiles(batch, batch_size=batch_size) if tiles else self._detect(batch)
+            for prediction in predictions:
                 selected = _select(prediction, bound, labels, max_detections)
                 detections.append(Detections.from_prediction(selected, self.categories))
         return detections if isinstance(images, list | tuple) else detections[0]
 
     def _detect(self, images: Sequence[Tensor]) -> Iterator[Prediction]:
         """Run the detector, large images made smaller; boxes are in pixels of the given ones."""
-        reduced = [
-            (image, 1) if self.resized_to is None else reduce_large(image, self.resized_to)
-            for image in images
-        ]
+        reduced = [self._reduce(image) for image in images]
         with torch.no_grad():
             inputs = images_to_device([image for image, _ in reduced], self.device)
             predictions = predictions_to_host(self.detector(inputs))
@@ -264,6 +213,14 @@ class Predictor:
                 boxes = clip_boxes_to_image(prediction["boxes"] * factor, image.shape[1:])
                 prediction = {**prediction, "boxes": boxes}
             yield prediction
+
+    def _reduce(self, image: Tensor) -> tuple[Tensor, int]:
+        """Make an image smaller, but not below the largest size that it is looked at."""
+        if self.resized_to is None:
+            return image, 1
+        largest = math.ceil(max((1.0, *self.views.scales)))
+        short_edge, long_edge = self.resized_to
+        return reduce_large(image, (short_edge * largest, long_edge * largest))
 
     def score_bound(self, min_score: MinScore) -> float | Tensor:
         """Return the bound of all classes, or for `auto` that of each class, (K,).
@@ -299,23 +256,6 @@ class Predictor:
         return self.categories.split_names(values)
 
 
-def rebuild_detector(
-    checkpoint: Checkpoint, *, short_edge: int | None, long_edge: int | None
-) -> Detector:
-    """Build the detector of a checkpoint on the CPU; arguments and errors are those of `load`."""
-    model, num_classes = checkpoint.config.model, len(checkpoint.categories)
-    require_consistent(checkpoint, source=checkpoint.source)
-    if model.backbone.name.startswith("timm/"):  # which has models of any size
-        with torch.device("meta"):
-            planned = build_detector(model, num_classes=num_classes, load_backbone_weights=False)
-        require_exact(checkpoint.model, planned.state_dict(), source=checkpoint.source)
-    detector = build_detector(model, num_classes=num_classes, load_backbone_weights=False)
-    load_exactly(detector, checkpoint.model, source=checkpoint.source)
-    short, long = _test_size(checkpoint.config.model.input, short_edge, long_edge)
-    detector.set_test_size(short_edge=short, long_edge=long)
-    return detector
-
-
 def _select(
     prediction: Prediction,
     bound: float | Tensor,
@@ -333,23 +273,3 @@ def _select(
         scores=prediction["scores"][kept],
         labels=prediction["labels"][kept],
     )
-
-
-def _test_size(
-    training: InputConfig, short_edge: int | None, long_edge: int | None
-) -> tuple[int, int]:
-    """Complete the size that was asked for; a lone edge keeps the proportion of training.
-
-    Raises:
-        ConfigError: where the shorter edge is the longer.
-        ValueError: where an edge is no number of pixels.
-    """
-    require_edges(short_edge, long_edge)
-    if short_edge is None and long_edge is None:
-        return training.short_edge, training.long_edge
-    proportion = training.long_edge / training.short_edge
-    short_edge = short_edge or max(1, round((long_edge or 1) / proportion))
-    long_edge = long_edge or min(MAX_EDGE, round(short_edge * proportion))
-    if short_edge > long_edge:
-        raise ConfigError(f"short edge {short_edge} is longer than long edge {long_edge}")
-    return short_edge, long_edge

@@ -7,7 +7,7 @@ from dyhead_det.checkpoints import checkpoint as checkpoint_module
 from dyhead_det.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from dyhead_det.contracts import Category, CategoryMap
 from dyhead_det.errors import CheckpointError
-from dyhead_det.prediction.predictor import load
+from dyhead_det.prediction.load import load
 
 from conftest import make_config
 

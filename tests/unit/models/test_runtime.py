@@ -14,7 +14,7 @@ from dyhead_det.config.schema import EMAConfig, RuntimeConfig
 from dyhead_det.errors import ConfigError
 from dyhead_det.models.detectors import build_detector
 from dyhead_det.models.runtime import prepare_detector, pytorch_switches
-from dyhead_det.prediction.predictor import load
+from dyhead_det.prediction.load import load
 from dyhead_det.training.ema import build_ema
 from dyhead_det.training.train import train
 

@@ -16,6 +16,7 @@ from dyhead_det.contracts import Category, CategoryMap
 from dyhead_det.data.images import read_image
 from dyhead_det.errors import ConfigError, DatasetError, OutputError, StoppedError
 from dyhead_det.prediction import inference
+from dyhead_det.prediction.arguments import Views
 from dyhead_det.prediction.detections import Detections
 from dyhead_det.prediction.folder import predict_to_folder
 from dyhead_det.prediction.options import PredictOptions
@@ -353,6 +354,17 @@ def test_a_run_is_not_continued_by_a_different_one(
     with pytest.raises(ConfigError, match=f"results of a different call: {difference}; repeat"):
         predict(predictor, [photos], out, resume=True, **changed)
     assert files_of(out) == before
+
+
+def test_a_run_is_not_continued_in_other_views(predictor, photos, tmp_path):
+    out = tmp_path / "out"
+    predict(predictor, [photos], out)
+    predictor.set_views(Views(tile=64, tta="flip"), nms_thresh=0.5, detections_per_img=100)
+    differences = (
+        r'tile was null, is 64; tile overlap was null, is 0.2; tta was \[\], is \["flip"\]'
+    )
+    with pytest.raises(ConfigError, match=differences):
+        predict(predictor, [photos], out, resume=True)
 
 
 def test_other_images_or_weights_are_another_run(predictor, photos, tmp_path):

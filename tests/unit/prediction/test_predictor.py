@@ -18,7 +18,7 @@ from dyhead_det.models.detectors import build_detector
 from dyhead_det.models.runtime import run_backbone_in
 from dyhead_det.prediction import images
 from dyhead_det.prediction.arguments import MAX_EDGE
-from dyhead_det.prediction.predictor import Predictor, _test_size, load
+from dyhead_det.prediction.predictor import Predictor
 
 from conftest import SMALL_DETECTORS, make_config
 
@@ -172,22 +172,10 @@ def test_an_argument_out_of_range_is_named(predictor, photo, argument, value):
     assert predictor.detector.batch_sizes == []
 
 
-@pytest.mark.parametrize("argument", ["short_edge", "long_edge"])
-@pytest.mark.parametrize("value", [0, -1, 0.5, True, 10**6])
-def test_an_edge_out_of_range_is_named_before_the_file_is_read(tmp_path, argument, value):
-    with pytest.raises(ValueError, match=rf"^{argument} is a whole number from 1 to 16384"):
-        load(tmp_path / "nowhere.pt", **{argument: value})
-
-
 def test_the_bound_of_edges_is_that_of_the_configuration():
     with pytest.raises(ValidationError):
         InputConfig(short_edge=1, long_edge=MAX_EDGE + 1)
     assert InputConfig(short_edge=1, long_edge=MAX_EDGE).long_edge == MAX_EDGE
-
-
-def test_half_precision_is_asked_for_by_name(tmp_path):
-    with pytest.raises(ValueError, match="amp is one of off, bf16, fp16, not 'half'"):
-        load(tmp_path / "none.pt", amp="half")
 
 
 @pytest.mark.parametrize("name", SMALL_DETECTORS)
@@ -260,23 +248,3 @@ def test_typed_classes_are_the_longest_names_there_are(typed, expected):
 def test_a_predictor_says_what_it_knows(predictor):
     assert predictor.names == ("cat", "dog", "horse")
     assert repr(predictor) == "<Predictor of 3 classes on cpu: cat, dog, horse>"
-
-
-@pytest.mark.parametrize(
-    ("asked", "expected"),
-    [
-        ((None, None), (800, 1333)),
-        ((400, None), (400, 666)),  # 400 * 1333 / 800 = 666.5, rounded to even
-        ((None, 2666), (1600, 2666)),
-        ((640, 640), (640, 640)),
-        ((None, 1), (1, 1)),
-        ((16384, None), (16384, 16384)),
-    ],
-)
-def test_a_lone_edge_keeps_the_proportion_of_training(asked, expected):
-    assert _test_size(InputConfig(short_edge=800, long_edge=1333), *asked) == expected
-
-
-def test_a_short_edge_longer_than_the_long_one_is_an_error():
-    with pytest.raises(ConfigError, match="short edge 900 is longer than long edge 600"):
-        _test_size(InputConfig(), 900, 600)
