@@ -1,4 +1,4 @@
-"""Every command's exit codes are those of the README's table."""
+"""Every command's exit codes are those of the documentation's table."""
 
 import re
 from pathlib import Path
@@ -8,17 +8,18 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-def meanings_in(name):
-    """Return the table `code | meaning` of a page by code."""
-    table = (ROOT / name).read_text(encoding="utf-8").partition("code | meaning |")[2]
+def meanings():
+    """Return the table `code | meaning` by code."""
+    page = (ROOT / "docs" / "faults.md").read_text(encoding="utf-8")
+    table = page.partition("code | meaning |")[2]
     rows = re.findall(r"^\| ([\d, ]+) \| (.*) \|$", table.partition("\n\n")[0], flags=re.MULTILINE)
     return {int(code): meaning for codes, meaning in rows for code in codes.split(",")}
 
 
-MEANINGS = meanings_in("README.md")
+MEANINGS = meanings()
 
 STEP = {"number": 2}
-# Code, what the README says of it, arguments (see `places`), fault and its options.
+# Code, what the documentation says of it, arguments (see `places`), fault and its options.
 ENDS = [
     (0, "done", "info BEST", None, {}),
     (0, "done", "data check DATA/train.json --images DATA/images", None, {}),
@@ -99,6 +100,5 @@ def test_a_command_ends_as_the_readme_says(
         assert sum(line.lower().startswith("error: ") for line in outcome.text.splitlines()) <= 1
 
 
-def test_every_code_of_the_readme_is_seen():
+def test_every_code_of_the_table_is_seen():
     assert {code for code, *_ in ENDS} == MEANINGS.keys()
-    assert meanings_in("docs/faults.md") == MEANINGS
