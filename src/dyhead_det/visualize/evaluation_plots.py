@@ -40,7 +40,8 @@ def new_figure(height: float) -> "Figure":
 
 
 def save_png(figure: "Figure", path: Path) -> None:
-    """Write a figure as PNG, completely or not at all."""
+    """Write a figure as PNG, completely or not at all; its folder is made where needed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as unfinished, _drawing():
         figure.savefig(unfinished, format="png", dpi=110, facecolor="white")
 

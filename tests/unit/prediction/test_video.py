@@ -32,7 +32,9 @@ class FindsBright(nn.Module):
 
     def find(self, image):
         y, x = (image.mean(0) > 0.5).nonzero(as_tuple=True)
-        box = [x.min(), y.min(), x.max() + 1, y.max() + 1] if len(x) else [0, 0, 1, 1]
+        box = [0, 0, 1, 1]
+        if len(x):
+            box = [int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1]
         return {
             "boxes": torch.tensor([box]).float(),
             "scores": torch.tensor([0.9]),
