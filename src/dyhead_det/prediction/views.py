@@ -12,8 +12,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
-from torchvision.transforms.v2 import functional as TF
-from torchvision.tv_tensors import BoundingBoxFormat
 
 from dyhead_det.contracts import Prediction
 from dyhead_det.models.detectors import Detector
@@ -249,12 +247,12 @@ def _is_covered(cut: Prediction, by: Prediction) -> Tensor:
 
 
 def _detect_flipped(detector: nn.Module, images: Sequence[Tensor]) -> Iterator[Prediction]:
-    flipped = detector([TF.horizontal_flip(image) for image in images])
+    # Not by torchvision.transforms.v2, which imports PyTorch's compiler, for seconds.
+    flipped = detector([image.flip(-1) for image in images])
     for image, prediction in zip(images, flipped, strict=True):
-        height, width = image.shape[1:]
-        boxes = TF.horizontal_flip_bounding_boxes(
-            prediction["boxes"], format=BoundingBoxFormat.XYXY, canvas_size=(height, width)
-        )
+        left, top, right, bottom = prediction["boxes"].unbind(dim=1)
+        width = image.shape[-1]
+        boxes = torch.stack((width - right, top, width - left, bottom), dim=1)
         yield Prediction(boxes=boxes, scores=prediction["scores"], labels=prediction["labels"])
 
 
