@@ -71,9 +71,9 @@ def dyhead_metrics(detector: Detector, images: list[Tensor]) -> Row:
     dyhead = detector.backbone.dyhead
     if not isinstance(dyhead, DyHead | StackedDyHead):
         return {}
-    levels = pyramid_of(detector, images)
+    levels, attended = pyramids_of(detector, images)
     offsets = measure_offsets(dyhead, levels)
-    changes = measure_changes(dyhead, levels)
+    changes = [] if dyhead.residual_scale is None else measure_changes(levels, attended)
     warn_of_lost_offsets(offsets)
     warn_of_little_change(changes)
     metrics = {
@@ -121,8 +121,8 @@ def _is_inside(position: Tensor, size: int) -> Tensor:
     return (position > -1) & (position < size)
 
 
-def pyramid_of(detector: Detector, images: list[Tensor]) -> list[Tensor]:
-    """Return the pyramid of images as the FPN made it, what DyHead is given.
+def pyramids_of(detector: Detector, images: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the pyramid of images as the FPN made it, and as DyHead returns it.
 
     Args:
         detector: With DyHead, in whatever mode; it is left in it.
@@ -133,7 +133,9 @@ def pyramid_of(detector: Detector, images: list[Tensor]) -> list[Tensor]:
         raise ValueError("the detector has no DyHead")
     detector.eval()
     with ExitStack() as hooks, torch.no_grad():
-        seen: list[list[Tensor]] = listen(hooks, dyhead, lambda _attended, levels: levels)
+        seen: list[tuple[list[Tensor], list[Tensor]]] = listen(
+            hooks, dyhead, lambda attended, levels: (levels, attended)
+        )
         detector(images)
     detector.train(was_training)
     return seen[0]
@@ -157,13 +159,10 @@ def measure_offsets(
     }
 
 
-@torch.no_grad()
-def measure_changes(dyhead: DyHead | StackedDyHead, levels: list[Tensor]) -> list[ChangeStatistics]:
-    """Describe by level what is added to a pyramid; empty without a residual."""
-    if dyhead.residual_scale is None:
-        return []
+def measure_changes(levels: list[Tensor], attended: list[Tensor]) -> list[ChangeStatistics]:
+    """Describe by level what DyHead with a residual has added to a pyramid."""
     changes = []
-    for before, after in zip(levels, dyhead(levels), strict=True):
+    for before, after in zip(levels, attended, strict=True):
         rms, added = (x.float().square().mean().sqrt() for x in (before, after - before))
         changes.append(ChangeStatistics(float(rms), float(added / rms.clamp(min=TINY))))
     return changes

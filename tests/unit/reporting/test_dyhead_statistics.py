@@ -13,7 +13,7 @@ from dyhead_det.reporting.dyhead_statistics import (
     measure_changes,
     measure_offsets,
     offset_statistics,
-    pyramid_of,
+    pyramids_of,
     warn_of_little_change,
     warn_of_lost_offsets,
 )
@@ -70,7 +70,8 @@ def test_offsets_are_measured_by_block_and_level_and_the_detector_is_left_alone(
     if module is None:
         assert dyhead_metrics(detector, [torch.zeros(3, 64, 64)]) == {}
         return
-    measured = measure_offsets(module, pyramid_of(detector, [torch.zeros(3, 64, 64)]))
+    levels, _ = pyramids_of(detector, [torch.zeros(3, 64, 64)])
+    measured = measure_offsets(module, levels)
     assert list(measured) == places
     assert detector.training
     for statistics in measured.values():
@@ -102,8 +103,10 @@ def test_what_is_added_is_told_as_a_share_of_the_pyramid(scheme):
     dyhead = build_dyhead(DyHeadConfig(num_blocks=1, scheme=scheme, residual_scale=0.5), 16)
     levels = [30 * torch.randn(2, 16, 8, 6), torch.randn(2, 16, 4, 3)]
     with torch.no_grad():
-        added = [after - before for before, after in zip(levels, dyhead(levels), strict=True)]
-    for found, before, change in zip(measure_changes(dyhead, levels), levels, added, strict=True):
+        attended = dyhead(levels)
+    added = [after - before for before, after in zip(levels, attended, strict=True)]
+    measured = measure_changes(levels, attended)
+    for found, before, change in zip(measured, levels, added, strict=True):
         assert found.pyramid_rms == pytest.approx(float(before.std(correction=0)), rel=0.1)
         share = change.square().sum() / before.square().sum()
         assert found.change == pytest.approx(float(share.sqrt()), rel=1e-4)
