@@ -28,11 +28,10 @@ from dyhead_det.config.file import load_config
 from dyhead_det.config.schema import ModelConfig, RuntimeConfig
 from dyhead_det.contracts import Target
 from dyhead_det.models.detectors import Detector, build_detector
-from dyhead_det.models.runtime import prepare_detector
+from dyhead_det.models.runtime import autocast, prepare_detector
 from measuring import (
     Cost,
     add_precision,
-    autocast,
     draw_bars,
     machine,
     markdown,

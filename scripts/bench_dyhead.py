@@ -25,12 +25,12 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from dyhead_det.dyhead.head import DyHead
+from dyhead_det.models.runtime import autocast
 from dyhead_det.ops.deform_conv import DeformBackend, modulated_deform_conv2d
 from dyhead_det.ops.roi_align import roi_align
 from measuring import (
     Cost,
     add_precision,
-    autocast,
     machine,
     markdown,
     median_costs,

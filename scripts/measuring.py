@@ -23,7 +23,6 @@ from dyhead_det.benchmark.machine import machine, status_mib
 from dyhead_det.tables import markdown_table
 from dyhead_det.visualize.bars import draw_bars
 
-AMP_TYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 PRECISIONS = {"off": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 __all__ = ["draw_bars", "machine"]  # from the package
@@ -50,7 +49,7 @@ def option_parser(documentation: str) -> argparse.ArgumentParser:
 
 def add_precision(parser: argparse.ArgumentParser) -> None:
     """Add the options that say in which numbers a model computes."""
-    parser.add_argument("--amp", choices=AMP_TYPES, default="off", help="mixed precision")
+    parser.add_argument("--amp", choices=PRECISIONS, default="off", help="mixed precision")
     parser.add_argument("--tf32", action="store_true", help="float32 products in TF32, on a GPU")
 
 
@@ -66,11 +65,6 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
 def precision(options: argparse.Namespace) -> str:
     """Say in which numbers a model computes."""
     return "TF32" if options.tf32 and options.amp == "off" else PRECISIONS[options.amp]
-
-
-def autocast(amp: str, device: torch.device) -> torch.autocast:
-    """Return the context of a forward pass in the precision of `--amp`."""
-    return torch.autocast(device.type, dtype=AMP_TYPES[amp], enabled=amp != "off")
 
 
 def cost_of(run: Callable[[], object]) -> Cost:

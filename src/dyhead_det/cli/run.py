@@ -7,12 +7,12 @@ import typer
 
 from dyhead_det.cli.quick_imports import quick_imports
 from dyhead_det.cli.streams import echo
+from dyhead_det.config.precision import Amp
 from dyhead_det.prediction.arguments import (
     AUTO,
     MAX_BATCH_SIZE,
     MAX_DETECTIONS,
     MAX_EDGE,
-    Amp,
     MinScore,
     Views,
     require_score,

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from dyhead_det.config.precision import Amp
 from dyhead_det.config.section import (
     Fraction,
     NonNegative,
@@ -137,9 +138,7 @@ class TrainConfig(Section):
     freeze: FreezeConfig | None = setting(
         None, "Keep the backbone as it is at first; null: train it from the start."
     )
-    amp: Literal["off", "bf16", "fp16"] = setting(
-        "off", "Mixed precision: the type of the forward pass's products."
-    )
+    amp: Amp = setting("off", "Mixed precision: the type of the forward pass's products.")
     eval_every_epochs: Steps = setting(
         1, "How often the validation data are evaluated; always at the end.", unit="epochs"
     )

@@ -11,11 +11,11 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from dyhead_det.config.precision import Amp
 from dyhead_det.config.schema import RuntimeConfig
 from dyhead_det.dyhead.head import DyHead
 from dyhead_det.errors import ConfigError
@@ -32,15 +32,13 @@ _CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 AMP_TYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def autocast(amp: Literal["off", "bf16", "fp16"], device: torch.device) -> torch.autocast:
+def autocast(amp: Amp, device: torch.device) -> torch.autocast:
     """Return a context in which a detector computes in half precision where that is safe."""
     dtype = AMP_TYPES[amp]
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 
-def run_backbone_in(
-    amp: Literal["off", "bf16", "fp16"], detector: Detector, device: torch.device
-) -> None:
+def run_backbone_in(amp: Amp, detector: Detector, device: torch.device) -> None:
     """Let backbone and DyHead compute in half precision, and the heads behind them in float32.
 
     torchvision computes anchors and boxes in the type of the maps and of what the heads return, and

@@ -7,13 +7,13 @@ import operator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from dyhead_det.config.precision import Amp
+
 MIN_SCORE = 0.3
 """What scores less is left out, unless another bound is given."""
 AUTO: Literal["auto"] = "auto"
 """In place of a bound of the score: that with the highest F1 of each class in validation."""
 MinScore = float | Literal["auto"]
-Amp = Literal["off", "bf16", "fp16"]
-"""Half precision in which a detector computes, as in `train.amp`."""
 MAX_EDGE = 16384
 """Pixels of the edges that an image is resized to, as in `model.input`."""
 MAX_BATCH_SIZE = 65536

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 
 from dyhead_det.checkpoints.checkpoint import Checkpoint
+from dyhead_det.config.precision import Amp
 from dyhead_det.data.build_datasets import load_evaluation_data
 from dyhead_det.data.build_loaders import evaluation_loader
 from dyhead_det.data.coco.dataset import CocoDataset
@@ -24,7 +25,6 @@ from dyhead_det.models.runtime import pytorch_switches
 from dyhead_det.prediction.arguments import (
     MAX_BATCH_SIZE,
     MAX_DETECTIONS,
-    Amp,
     Views,
     require_amp,
     require_count,

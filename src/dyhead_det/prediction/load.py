@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 
 from dyhead_det.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from dyhead_det.config.precision import Amp
 from dyhead_det.distributed.device import choose_device
 from dyhead_det.errors import ConfigError
-from dyhead_det.prediction.arguments import Amp, Views, require_amp, require_edges
+from dyhead_det.prediction.arguments import Views, require_amp, require_edges
 from dyhead_det.prediction.onnx_detector import is_onnx, load_onnx
 from dyhead_det.prediction.predictor import Predictor
 

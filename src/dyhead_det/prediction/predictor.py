@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchvision.ops import clip_boxes_to_image
 
 from dyhead_det.checkpoints.checkpoint import Checkpoint
+from dyhead_det.config.precision import Amp
 from dyhead_det.config.schema import RuntimeConfig
 from dyhead_det.contracts import CategoryMap, Prediction
 from dyhead_det.distributed.device import (
@@ -26,7 +27,6 @@ from dyhead_det.prediction.arguments import (
     MAX_BATCH_SIZE,
     MAX_DETECTIONS,
     MIN_SCORE,
-    Amp,
     MinScore,
     Views,
     require_count,
