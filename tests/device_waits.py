@@ -7,12 +7,13 @@ the `meta` device, where the code takes the path of a device that is no CPU.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from unittest import mock
 
 import torch
-from torch import Tensor
+from torch import Tensor, autograd
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 # The first three ask for a number, the others for a size that depends on numbers.
@@ -31,35 +32,50 @@ ASKS = {
 INDEXES = {"aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_"}
 COPIES = {"aten::_to_copy", "aten::copy_"}
 
-CONSTANTS = [(torch, "tensor"), (torch, "as_tensor"), (torch, "from_numpy"), (Tensor, "new_tensor")]
-INDEXINGS = [(Tensor, "__getitem__"), (Tensor, "__setitem__")]
+CONSTANTS = {torch.tensor, torch.as_tensor, Tensor.new_tensor}
+INDEXINGS = {Tensor.__getitem__, Tensor.__setitem__}
 
 
 @contextmanager
 def device_waits() -> Iterator[Counter[str]]:
     """Count, by what it is, all that would make the host wait for a device."""
     counts: Counter[str] = Counter()
-    with ExitStack() as stack:
-        # Calls and not operators: for a meta tensor nothing is made and copied.
-        for owner, name in CONSTANTS:
-            stack.enter_context(_counted(owner, name, counts, lambda _: True))
-        for owner, name in INDEXINGS:
-            stack.enter_context(_counted(owner, name, counts, lambda args: _has_list(args[1])))
-        stack.enter_context(_Operators(counts))
+    calls, from_numpy, run_backward = (
+        _Calls(counts),
+        torch.from_numpy,
+        autograd._engine_run_backward,
+    )
+
+    def counted_from_numpy(array):  # the one maker of constants that no mode sees
+        counts["constant of the host"] += 1
+        return from_numpy(array)
+
+    def counted_backward(*args, **kwargs):  # where PyTorch has switched the mode off
+        with calls:
+            return run_backward(*args, **kwargs)
+
+    # Functions of modules: a method that is set on Tensor and taken off again would leave a trace
+    # in the type.
+    with (
+        mock.patch.object(torch, "from_numpy", counted_from_numpy),
+        mock.patch.object(autograd, "_engine_run_backward", counted_backward),
+        calls,
+        _Operators(counts),
+    ):
         yield counts
 
 
-def _counted(
-    owner: object, name: str, counts: Counter[str], is_constant: Callable[[tuple], bool]
-) -> AbstractContextManager:
-    function = getattr(owner, name)
+class _Calls(TorchFunctionMode):
+    """Sees constants of the host by their call: for a meta tensor no operator copies them."""
 
-    def counted(*args, **kwargs):
-        if is_constant(args):
-            counts["constant of the host"] += 1
-        return function(*args, **kwargs)
+    def __init__(self, counts: Counter[str]) -> None:
+        super().__init__()
+        self.counts = counts
 
-    return mock.patch.object(owner, name, counted)
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in CONSTANTS or (func in INDEXINGS and _has_list(args[1])):
+            self.counts["constant of the host"] += 1
+        return func(*args, **(kwargs or {}))
 
 
 class _Operators(TorchDispatchMode):

@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -66,13 +67,41 @@ def test_the_counter_sees_questions_masks_and_constants() -> None:
         x[torch.tensor([0, 1])]
         x[[0, 1]]
         x.new_tensor([1.0, 2.0])
+        torch.from_numpy(np.zeros(2))
         x.unique_consecutive()
         x[1:].add_(1)
         torch.empty(2).to("meta")
     assert waits == {
         "aten::_local_scalar_dense": 1,
         "aten::index": 1,
-        "constant of the host": 3,
+        "constant of the host": 4,
         "aten::unique_consecutive": 1,
         "copy between host and device": 1,
     }
+
+
+class ConstantInBackward(torch.autograd.Function):
+    """Makes a constant of the host where only a backward pass comes by."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        return gradient * gradient.new_tensor([2.0])[[0]]
+
+
+def test_the_counter_sees_backward_passes() -> None:
+    x = torch.ones(3, device="meta", requires_grad=True)
+    with device_waits() as waits:
+        ConstantInBackward.apply(x).sum().backward()
+    assert waits == {"constant of the host": 2}
+
+
+def test_the_counter_leaves_tensors_as_they_were() -> None:
+    # A method set on Tensor and taken off again makes PyTorch take 0-d tensors for sequences.
+    with device_waits():
+        pass
+    x = torch.arange(2.0)
+    assert torch.tensor([[x.min(), x.max()]]).tolist() == [[0.0, 1.0]]
