@@ -16,6 +16,12 @@ _JOINERS = "\u200c\u200d"
 _ESCAPED_CATEGORIES = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 _MARKDOWN = re.compile(r"[\\`*_\[\]<>&|~#!$]")
+# The password of an address: between the name of the user and the host, or a value of its query.
+_PASSWORDS = re.compile(
+    r"(?<=://)([^/?#\s:]*:)[^/?#\s]*(?=@)"
+    r"|([?&][^=&#\s]*(?:pass|pwd|secret|token|key|auth|sig)[^=&#\s]*=)[^&#\s]+",
+    re.IGNORECASE,
+)
 # What makes a spreadsheet take the text of a cell for a formula.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
@@ -37,6 +43,11 @@ def printable(text: object, *, max_length: int | None = None) -> str:
     if shown.isprintable():
         return shown
     return "".join(_escape(character) for character in shown)
+
+
+def without_passwords(address: str) -> str:
+    """Return the address of a stream with `***` for its passwords, to be shown or written."""
+    return _PASSWORDS.sub(lambda found: f"{found[1] or found[2]}***", address)
 
 
 def printable_lines(text: object) -> str:

@@ -15,9 +15,26 @@ from dyhead_det.escaping import (
     markdown_text,
     printable,
     printable_lines,
+    without_passwords,
 )
 
 TEXTS = st.text(st.characters())
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("rtsp://me:secret@camera:554/1", "rtsp://me:***@camera:554/1"),
+        ("rtsp://:s@cret:@camera", "rtsp://:***@camera"),
+        ("http://cam/a?user=me&pwd=secret&ch=1#t", "http://cam/a?user=me&pwd=***&ch=1#t"),
+        ("https://cam/a.m3u8?access_token=secret", "https://cam/a.m3u8?access_token=***"),
+        ("rtsp://camera:554/1", "rtsp://camera:554/1"),
+        ("rtsp://camera:554/a@b", "rtsp://camera:554/a@b"),
+        ("videos/a:b@c.mp4", "videos/a:b@c.mp4"),
+    ],
+)
+def test_addresses_are_shown_without_their_passwords(address, shown):
+    assert without_passwords(address) == shown
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from dyhead_det.distributed.stopping import StopRequested, StopSignals, graceful_shutdown
 from dyhead_det.distributed.world import get_world_size
 from dyhead_det.errors import ConfigError, DatasetError, StoppedError
-from dyhead_det.escaping import listed
+from dyhead_det.escaping import listed, without_passwords
 from dyhead_det.files import require_writable
 from dyhead_det.prediction.folder import call_of, no_room
 from dyhead_det.prediction.inference import detect
@@ -72,7 +72,12 @@ def predict_videos(
     _require_possible(sources, out, outputs)
     require_writable(out, LINES, CALL, DETECTIONS, IMAGES, TABLE)
     start_journal(
-        out, {**call_of(predictor, options, outputs), "videos": [*sources], "every": every}
+        out,
+        {
+            **call_of(predictor, options, outputs),
+            "videos": [*map(without_passwords, sources)],
+            "every": every,
+        },
     )
     names = _names(sources)
     stopped_by: StopRequested | None = None
@@ -147,14 +152,14 @@ def _predict_video(
     run: _Run, source: str, path: Path, journal: Journal, stop: StopSignals
 ) -> list[str]:
     """Predict one video; return what is wrong with it."""
-    num_before = run.num_done
+    num_before, name = run.num_done, without_passwords(source)
     with ExitStack() as stack:
         video = stack.enter_context(open_video(source))
         pool = stack.enter_context(thread_pool(run.num_workers))
         bar = stack.enter_context(
             tqdm(
                 total=(video.stream.frames // run.every) or None,
-                desc=Path(source).name[:30],
+                desc=Path(name).name[:30],
                 unit="frame",
                 leave=False,
                 disable=None,
@@ -162,7 +167,7 @@ def _predict_video(
         )
         target = path.with_name(path.name + video_suffix(video))
         writer: VideoWriter | None = None
-        for frame, result, picture in _detected(run, source, video, pool):
+        for frame, result, picture in _detected(run, name, video, pool):
             if run.draws:
                 writer = writer or stack.enter_context(video_written(target, video))
                 writer.write_sound(video.take_sound())
@@ -177,11 +182,11 @@ def _predict_video(
         if writer is not None:
             writer.write_sound(video.take_sound())
     stop.check()
-    return _problems(source, video, run.num_done - num_before)
+    return _problems(name, video, run.num_done - num_before)
 
 
 def _detected(
-    run: _Run, source: str, video: Video, pool: ThreadPoolExecutor | None
+    run: _Run, name: str, video: Video, pool: ThreadPoolExecutor | None
 ) -> Iterator[tuple[Frame, ImageResult, NDArray[np.uint8]]]:
     """Yield each frame with what was found, and its picture with boxes."""
 
@@ -191,7 +196,7 @@ def _detected(
             results = []
             for frame in frames:
                 number += 1
-                results.append(ImageResult(source, number, frame.pixels))
+                results.append(ImageResult(name, number, frame.pixels))
             detect(results, run.predictor, run.options)
             yield from zip(frames, results, strict=True)
 
@@ -206,7 +211,7 @@ def _detected(
     return map_ahead(draw, detected(), pool, num_ahead=2 * run.num_workers)
 
 
-def _problems(source: str, video: Video, num_frames: int) -> list[str]:
+def _problems(name: str, video: Video, num_frames: int) -> list[str]:
     if not (video.num_broken or video.ended_because) and num_frames:
         return []
     reasons = []
@@ -217,4 +222,4 @@ def _problems(source: str, video: Video, num_frames: int) -> list[str]:
     reasons.append(
         f"{num_frames} frames were looked at" if num_frames else "no frame could be read"
     )
-    return [f"{source}: {'; '.join(reasons)}"]
+    return [f"{name}: {'; '.join(reasons)}"]

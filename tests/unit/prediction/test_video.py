@@ -12,6 +12,7 @@ from torch import nn
 
 from dyhead_det.contracts import Category, CategoryMap
 from dyhead_det.errors import ConfigError, DatasetError, OutputError, StoppedError
+from dyhead_det.prediction import video
 from dyhead_det.prediction.options import PredictOptions
 from dyhead_det.prediction.outputs.video_file import VideoWriter
 from dyhead_det.prediction.predictor import Predictor
@@ -108,8 +109,8 @@ def facts_of(path):
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_frames_keep_their_times_and_the_video_its_sound(predictor, tmp_path, num_workers):
-    video, out = write_video(tmp_path / "clip.mp4"), tmp_path / "out"
-    summary = predict(predictor, [video], out, num_workers=num_workers)
+    clip, out = write_video(tmp_path / "clip.mp4"), tmp_path / "out"
+    summary = predict(predictor, [clip], out, num_workers=num_workers)
     assert (summary.num_images, summary.num_detections) == (6, 6)
     lines = lines_of(out)
     assert [line["frame"] for line in lines] == [0, 1, 2, 3, 4, 5]
@@ -119,7 +120,7 @@ def test_frames_keep_their_times_and_the_video_its_sound(predictor, tmp_path, nu
     times, size, sound = facts_of(out / "videos" / "clip.mp4")
     assert times == list(TIMES)
     assert size == (5 * WIDTH, 5 * HEIGHT)  # small pictures are enlarged, so that labels fit
-    assert sound == facts_of(video)[2] > 6000
+    assert sound == facts_of(clip)[2] > 6000
     images = json.loads((out / "images.json").read_text())["images"]
     assert [image["id"] for image in images] == [1, 2, 3, 4, 5, 6]
 
@@ -140,9 +141,9 @@ def test_every_second_frame_of_two_videos_without_sound(predictor, tmp_path):
 
 
 def test_a_video_of_a_phone_is_turned_as_players_show_it(predictor, tmp_path):
-    video, out = write_video(tmp_path / "clip.mp4"), tmp_path / "out"
-    turn_by_metadata(video)
-    predict(predictor, [video], out)
+    clip, out = write_video(tmp_path / "clip.mp4"), tmp_path / "out"
+    turn_by_metadata(clip)
+    predict(predictor, [clip], out)
     first, *_, last = lines_of(out)
     assert (first["width"], first["height"]) == (HEIGHT, WIDTH)
     # What was in the upper left corner is in the upper right, and moves down.
@@ -152,10 +153,10 @@ def test_a_video_of_a_phone_is_turned_as_players_show_it(predictor, tmp_path):
 
 def test_of_a_truncated_video_what_can_be_read_is_kept(predictor, tmp_path):
     times = [1000 * second for second in range(30)]
-    video, out = write_video(tmp_path / "clip.mkv", has_sound=False, times=times), tmp_path / "out"
-    video.write_bytes(video.read_bytes()[: video.stat().st_size * 2 // 3])
+    clip, out = write_video(tmp_path / "clip.mkv", has_sound=False, times=times), tmp_path / "out"
+    clip.write_bytes(clip.read_bytes()[: clip.stat().st_size * 2 // 3])
     with pytest.raises(DatasetError, match=r"clip\.mkv: .*ends early \(after .* of 29\.\d seconds"):
-        predict(predictor, [video], out)
+        predict(predictor, [clip], out)
     assert 0 < len(lines_of(out)) == len(facts_of(out / "videos" / "clip.mp4")[0]) < 30
 
 
@@ -203,6 +204,25 @@ def test_a_video_that_cannot_be_opened_costs_no_other(predictor, tmp_path):
     with pytest.raises(DatasetError, match=r"missing\.mp4: cannot be opened"):
         predict(predictor, sources, tmp_path / "out")
     assert len(json.loads((tmp_path / "out" / "detections.json").read_text())) == len(TIMES)
+
+
+def test_the_password_of_a_camera_is_written_nowhere(predictor, tmp_path, monkeypatch, caplog):
+    clip, out = write_video(tmp_path / "clip.mp4", has_sound=False), tmp_path / "out"
+    monkeypatch.setattr(video, "open_video", lambda _: open_video(str(clip)))
+    predict(predictor, ["rtsp://me:secret@camera/1"], out)
+    assert {line["file_name"] for line in lines_of(out)} == {"rtsp://me:***@camera/1"}
+    written = [path for path in out.rglob("*") if path.is_file()]
+    assert len(written) > 3
+    assert not [path for path in written if b"secret" in path.read_bytes()]
+    assert "secret" not in caplog.text
+
+
+def test_a_camera_that_is_not_there_is_named_without_its_password():
+    with (
+        pytest.raises(DatasetError, match=r"^rtsp://me:\*\*\*@127.0.0.1:1/a: cannot be opened"),
+        open_video("rtsp://me:secret@127.0.0.1:1/a"),
+    ):
+        pass
 
 
 def test_where_pyav_is_missing_the_command_is_named(monkeypatch):

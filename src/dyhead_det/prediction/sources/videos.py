@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dyhead_det.errors import ConfigError, DatasetError
-from dyhead_det.escaping import printable
+from dyhead_det.escaping import printable, without_passwords
 from dyhead_det.prediction.sources.video_names import is_camera
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def open_video(source: str) -> Iterator[Video]:
         import av  # noqa: PLC0415 - an extra
     except ImportError as error:
         raise ConfigError("videos need PyAV: pip install 'dyhead-det[video]'") from error
-    shown = printable(source, max_length=200)
+    shown = printable(without_passwords(source), max_length=200)
     try:
         container = av.open(source, format="v4l2" if is_camera(source) else None)
     except (av.FFmpegError, OSError) as error:
