@@ -108,6 +108,7 @@ class Comparison:
         figure = plot_comparison(
             names=[each.name for each in self.scored],
             curves=[each.curve for each in self.scored],
+            totals=[each.metrics.get("AP") for each in self.scored],
             classes=[[each.classes.get(name) for name in classes] for each in self.scored],
             class_names=classes,
         )

@@ -12,6 +12,7 @@ from dyhead_det.evaluation.coco_scores import evaluate_detections
 from dyhead_det.evaluation.evaluate import write_results
 from dyhead_det.reporting.comparison import compare
 from dyhead_det.reporting.scored import read_scored
+from dyhead_det.visualize.comparison_plot import plot_comparison
 
 from made_up_data import CATEGORIES, made_up
 
@@ -82,6 +83,15 @@ def test_runs_have_their_best_numbers_and_a_curve(evaluations, tmp_path):
     assert got.data == (30, 9)
     assert got.detections is None
     compare([got, got], num_resamples=5).write(tmp_path)
+
+
+def test_curves_are_drawn_where_a_run_was_evaluated_twice():
+    bars = {"totals": [0.5, None], "classes": [[0.5], [None]], "class_names": ["cat"]}
+    for curves, num_panels in (([[(1, 0.5)], []], 1), ([[(1, 0.5), (2, 0.6)], [(1, 0.5)]], 2)):
+        figure = plot_comparison(names=["a", "b"], curves=curves, **bars)
+        assert len(figure.axes) == num_panels
+    rows = [row.get_text() for row in figure.axes[-1].get_yticklabels()]
+    assert rows == ["all classes", "cat"]
 
 
 def test_a_run_takes_the_detections_of_an_evaluation_of_its_best_checkpoint(evaluations):
