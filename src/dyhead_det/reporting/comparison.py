@@ -19,7 +19,7 @@ from dyhead_det.evaluation.coco_scores import decimal
 from dyhead_det.evaluation.evaluate import write_json
 from dyhead_det.evaluation.results_file import load_results
 from dyhead_det.reporting.page.page import Table
-from dyhead_det.reporting.scored import EQUAL_AP, Scored
+from dyhead_det.reporting.scored import EQUAL_AP, ScoredDetector
 from dyhead_det.tables import text_table, write_csv
 from dyhead_det.visualize.comparison_plot import plot_comparison
 from dyhead_det.visualize.evaluation_plots import save_png
@@ -52,7 +52,7 @@ class Difference:
 class Comparison:
     """Detectors, and the difference of each from the first; None where it has no interval."""
 
-    scored: Sequence[Scored]
+    scored: Sequence[ScoredDetector]
     differences: Sequence[Difference | None]
 
     def table(self) -> Table:
@@ -119,7 +119,7 @@ class Comparison:
         return max(values) - min(values)
 
 
-def compare(scored: Sequence[Scored], *, num_resamples: int) -> Comparison:
+def compare(scored: Sequence[ScoredDetector], *, num_resamples: int) -> Comparison:
     """Compare detectors that were scored on the same data, each with the first.
 
     Args:
@@ -137,7 +137,7 @@ def compare(scored: Sequence[Scored], *, num_resamples: int) -> Comparison:
     return Comparison(scored, differences)
 
 
-def _require_same_data(scored: Sequence[Scored]) -> None:
+def _require_same_data(scored: Sequence[ScoredDetector]) -> None:
     known = [each for each in scored if each.data is not None]
     unknown = [each.name for each in scored if each.data is None]
     if unknown and len(scored) > 1:
@@ -152,12 +152,14 @@ def _require_same_data(scored: Sequence[Scored]) -> None:
             )
 
 
-def _described(scored: Scored) -> str:
+def _described(scored: ScoredDetector) -> str:
     num_images, num_boxes = scored.data or (0, 0)
     return f"{scored.name} on {num_images} images with {num_boxes} objects"
 
 
-def _difference(first: Scored, other: Scored, num_resamples: int) -> Difference | None:
+def _difference(
+    first: ScoredDetector, other: ScoredDetector, num_resamples: int
+) -> Difference | None:
     """Resample the images; None, with a line that says why, where that is not possible."""
     for each in (first, other):
         if each.detections is None or each.annotations is None:

@@ -21,7 +21,7 @@ from dyhead_det.evaluation.ground_truth import CocoResult
 from dyhead_det.evaluation.matching import IOU_THRESHOLDS, match
 from dyhead_det.models.detectors import Detector
 from dyhead_det.visualize.draw import draw_detections
-from dyhead_det.visualize.sheet import Outcome, Scored, contact_sheet, outcome_sheet
+from dyhead_det.visualize.sheet import ImageWithOutcomes, Outcome, contact_sheet, outcome_sheet
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ def draw_validation(dataset: CocoDataset, detections: Iterable[CocoResult]) -> I
     )
     sorted_out = outcomes(matches, SHOWN_SCORE)
     images = [
-        Scored(
+        ImageWithOutcomes(
             title=str(dataset.file_names[index]),
             image=image,
             outcomes=_marked(

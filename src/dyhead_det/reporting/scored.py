@@ -17,7 +17,7 @@ EQUAL_AP = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class ScoredDetector:
     """A detector with its numbers.
 
     name: as it was given.
@@ -38,7 +38,7 @@ class Scored:
     annotations: Path | None = None
 
 
-def read_scored(path: Path, annotations: Path | None) -> Scored:
+def read_scored(path: Path, annotations: Path | None) -> ScoredDetector:
     """Read the numbers of a run, an evaluation or a results file.
 
     Args:
@@ -70,8 +70,8 @@ def read_scored(path: Path, annotations: Path | None) -> Scored:
     return _from_result(result, path, annotations)
 
 
-def _from_result(result: EvalResult, path: Path, annotations: Path) -> Scored:
-    return Scored(
+def _from_result(result: EvalResult, path: Path, annotations: Path) -> ScoredDetector:
+    return ScoredDetector(
         name=str(path),
         metrics=result.metrics,
         classes={line.name: line.AP for line in result.classes},
@@ -81,7 +81,7 @@ def _from_result(result: EvalResult, path: Path, annotations: Path) -> Scored:
     )
 
 
-def _read_run(folder: Path, annotations: Path | None) -> Scored:
+def _read_run(folder: Path, annotations: Path | None) -> ScoredDetector:
     """Read a run; what its best checkpoint found is known if `eval` has been there."""
     rows = [row for row in read_rows(folder / RUN) if row.get("AP") is not None]
     if not rows:
@@ -93,7 +93,7 @@ def _read_run(folder: Path, annotations: Path | None) -> Scored:
         of_best = _read_evaluation(evaluation, annotations, name=str(folder))
         if abs((of_best.metrics.get("AP") or 0.0) - (best["AP"] or 0.0)) > EQUAL_AP:
             of_best = None  # of another checkpoint, or on other data
-    return Scored(
+    return ScoredDetector(
         name=str(folder),
         metrics={
             name: value for name, value in best.items() if name.startswith("A") and "/" not in name
@@ -117,7 +117,7 @@ def _data_of(row: Row | Mapping[str, Any]) -> tuple[int, int] | None:
     return num_images, num_boxes
 
 
-def _read_evaluation(path: Path, annotations: Path | None, *, name: str) -> Scored:
+def _read_evaluation(path: Path, annotations: Path | None, *, name: str) -> ScoredDetector:
     content = read_json(path)
     try:
         metrics = {str(key): _number(value) for key, value in content["metrics"].items()}
@@ -128,7 +128,7 @@ def _read_evaluation(path: Path, annotations: Path | None, *, name: str) -> Scor
     detections = path.parent / DETECTIONS
     if annotations is None and isinstance(scored_against, str):
         annotations = Path(scored_against)
-    return Scored(
+    return ScoredDetector(
         name=name,
         metrics=metrics,
         classes=classes,

@@ -51,7 +51,7 @@ class Outcome(NamedTuple):
     caption: str
 
 
-class Scored(NamedTuple):
+class ImageWithOutcomes(NamedTuple):
     """An image (3, H, W) uint8 with the outcomes of its evaluation, in pixels of the image."""
 
     title: str
@@ -59,7 +59,7 @@ class Scored(NamedTuple):
     outcomes: Sequence[Outcome]
 
 
-def outcome_sheet(images: Sequence[Scored], *, width: int, note: str) -> Image.Image:
+def outcome_sheet(images: Sequence[ImageWithOutcomes], *, width: int, note: str) -> Image.Image:
     """Lay out images with their hits, misses and false detections, below a legend.
 
     Args:
@@ -118,7 +118,7 @@ def contact_sheet(
     return sheet
 
 
-def _fitted(scored: Scored, size: tuple[int, int]) -> Image.Image:
+def _fitted(scored: ImageWithOutcomes, size: tuple[int, int]) -> Image.Image:
     """Draw an image as large as its cell allows, in the middle of it."""
     _, height, width = scored.image.shape
     scale = min(size[0] / width, size[1] / height)

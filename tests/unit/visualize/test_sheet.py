@@ -6,7 +6,13 @@ import numpy as np
 import torch
 
 from dyhead_det.visualize.draw import draw_detections
-from dyhead_det.visualize.sheet import STYLES, Outcome, Scored, contact_sheet, outcome_sheet
+from dyhead_det.visualize.sheet import (
+    STYLES,
+    ImageWithOutcomes,
+    Outcome,
+    contact_sheet,
+    outcome_sheet,
+)
 
 PURPLE = (120, 10, 120)  # no shade of the ink on the paper
 
@@ -21,7 +27,7 @@ def scored(*kinds, height=300, width=300):
         Outcome(kind, (10 + 100 * i, 100, 80 + 100 * i, 200), f"{kind} box")
         for i, kind in enumerate(kinds)
     ]
-    return Scored("a.jpg", purple_image(height, width), outcomes)
+    return ImageWithOutcomes("a.jpg", purple_image(height, width), outcomes)
 
 
 def drawn(*images, width=1200):
@@ -60,7 +66,9 @@ def test_kinds_differ_in_brightness_for_people_who_do_not_see_their_hues():
 
 def test_only_what_was_missed_is_dashed():
     def share_of_left_edge(kind):
-        image = Scored("a.jpg", purple_image(300, 300), [Outcome(kind, (60.0, 100, 250, 200), "")])
+        image = ImageWithOutcomes(
+            "a.jpg", purple_image(300, 300), [Outcome(kind, (60.0, 100, 250, 200), "")]
+        )
         pixels = drawn(image, width=600)
         rows, columns = np.where((pixels == STYLES[kind].color).all(axis=2))
         edge = rows[columns == columns.min()]
@@ -85,7 +93,7 @@ def test_captions_of_hits_are_left_out_where_they_would_hide_the_image():
     def amount_of_color(num_hits):
         boxes = [(10.0 + 20 * i, 10, 25 + 20 * i, 25) for i in range(num_hits)]
         outcomes = [Outcome("hit", box, "a long caption 99%") for box in boxes]
-        pixels = drawn(Scored("a.jpg", purple_image(300, 300), outcomes))
+        pixels = drawn(ImageWithOutcomes("a.jpg", purple_image(300, 300), outcomes))
         return (pixels == STYLES["hit"].color).all(axis=2).sum() / num_hits
 
     assert amount_of_color(13) < amount_of_color(12) / 2
