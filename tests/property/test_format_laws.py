@@ -175,7 +175,7 @@ def test_whatever_a_file_holds_it_is_read_or_refused(hostile, name, cut, pieces)
     inserted = "".join(pieces).encode("utf-8", errors="surrogatepass")
     path.write_bytes(before[:start] + inserted + before[start + length :])
     with suppress(DatasetError):
-        dataset, problems, _ = read_annotations(Source(hostile / name.split("/")[0]))
+        dataset, problems, *_ = read_annotations(Source(hostile / name.split("/")[0]))
         assert np.isfinite(dataset.boxes).all()
         assert len(dataset) <= 1 or problems.refused
     path.write_bytes(before)

@@ -178,7 +178,7 @@ def check_dataset(
     Raises:
         DatasetError: if the file is no COCO annotation file, or the folder no data set.
     """
-    dataset, problems, found = read_annotations(
+    dataset, problems, found, titles = read_annotations(
         source, part=split, broken_images="skip" if skips_broken else "error"
     )
     missing = missing_images(dataset)
@@ -190,7 +190,7 @@ def check_dataset(
         problems.repair(f"images that are not in {dataset.images_folder}, left out", missing)
     # Boxes that are no pixels would all look odd.
     if len(dataset) and not any(k.startswith((RELATIVE, CORNERS)) for k in problems.refused):
-        add_suspicions(dataset, problems)
+        add_suspicions(dataset, problems, titles)
     num_opened, unreadable = 0, [*missing]
     fingerprints: dict[int, Fingerprint] = {}
     if opens_images:

@@ -1,13 +1,15 @@
 """What training takes without a word and a person may not have meant: odd boxes, odd classes."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
 from dyhead_det.data.coco.dataset import CocoDataset
 from dyhead_det.data.coco.problems import AnnotationProblems
-from dyhead_det.data.coco.records import Flags, Floats
+from dyhead_det.data.coco.records import Floats
 from dyhead_det.data.statistics import count
 
 # Two objects of one class do not lie that close; one that was drawn twice does.
@@ -18,10 +20,36 @@ _RARE = 20  # objects
 _IMBALANCE = 50  # times as many objects
 
 
-def add_suspicions(dataset: CocoDataset, problems: AnnotationProblems) -> None:
-    """Add what looks odd to the problems of a data set of at least one image."""
-    _add_odd_sizes(dataset, problems)
-    _add_drawn_twice(dataset, problems)
+class _Titles(NamedTuple):
+    """What messages call annotations: file and line where there are any, else image and id."""
+
+    dataset: CocoDataset
+    lines: Sequence[str] | None
+
+    @property
+    def kind(self) -> str:
+        return "images and annotation ids" if self.lines is None else "file and line"
+
+    def __call__(self, image: int, *rows: int) -> str:
+        ids = [int(self.dataset.annotation_ids[row]) for row in rows]
+        if self.lines is not None:
+            return " = ".join(self.lines[number - 1] for number in ids)
+        return f"{self.dataset.file_names[image]}: {' = '.join(map(str, ids))}"
+
+
+def add_suspicions(
+    dataset: CocoDataset, problems: AnnotationProblems, lines: Sequence[str] | None = None
+) -> None:
+    """Add what looks odd to the problems of a data set.
+
+    Args:
+        dataset: at least one image.
+        problems: those of its annotations.
+        lines: file and line of the annotation of each id from 1 on; None where ids say it.
+    """
+    titles = _Titles(dataset, lines)
+    _add_odd_sizes(dataset, problems, titles)
+    _add_drawn_twice(dataset, problems, titles)
     _add_odd_classes(dataset, problems)
     objects_of_image = np.diff(dataset.select_annotations(~dataset.is_crowd).offsets)
     problems.note(
@@ -30,29 +58,24 @@ def add_suspicions(dataset: CocoDataset, problems: AnnotationProblems) -> None:
     )
 
 
-def _add_odd_sizes(dataset: CocoDataset, problems: AnnotationProblems) -> None:
+def _add_odd_sizes(dataset: CocoDataset, problems: AnnotationProblems, titles: _Titles) -> None:
     sides = dataset.boxes_xywh[:, 2:]
     sizes_wh = np.repeat(dataset.sizes_wh, np.diff(dataset.offsets), axis=0)
     is_object = ~dataset.is_crowd
     is_tiny = is_object & (sides < _TINY_SIDE).any(axis=1)
     covers_all = is_object & (sides >= _WHOLE_IMAGE * sizes_wh).all(axis=1)
+    image_of_row = dataset.image_indices
     for kind, flags in (
         (f"boxes with a side under {_TINY_SIDE} pixels", is_tiny),
         ("boxes that cover their whole image", covers_all),
     ):
-        problems.note(f"{kind}, images and annotation ids", _titles(dataset, flags))
+        problems.note(
+            f"{kind}, {titles.kind}",
+            [titles(int(image_of_row[row]), row) for row in np.flatnonzero(flags).tolist()],
+        )
 
 
-def _titles(dataset: CocoDataset, flags: Flags) -> list[str]:
-    """Return what some annotations, (M,), are called: image and id."""
-    image_of_row = dataset.image_indices
-    return [
-        f"{dataset.file_names[int(image_of_row[row])]}: {dataset.annotation_ids[row]}"
-        for row in np.flatnonzero(flags).tolist()
-    ]
-
-
-def _add_drawn_twice(dataset: CocoDataset, problems: AnnotationProblems) -> None:
+def _add_drawn_twice(dataset: CocoDataset, problems: AnnotationProblems, titles: _Titles) -> None:
     """Find pairs of boxes in one place: one object, annotated twice or as two classes."""
     twice: list[str] = []
     as_two_classes: list[str] = []
@@ -62,11 +85,9 @@ def _add_drawn_twice(dataset: CocoDataset, problems: AnnotationProblems) -> None
             continue
         for one, other in zip(*_pairs_in_one_place(dataset.boxes_xywh[rows]), strict=True):
             first, second = rows[one], rows[other]
-            ids = f"{dataset.annotation_ids[first]} = {dataset.annotation_ids[second]}"
-            title = f"{dataset.file_names[image]}: {ids}"
             is_same = dataset.labels[first] == dataset.labels[second]
-            (twice if is_same else as_two_classes).append(title)
-    overlap = f"IoU {_DRAWN_TWICE_IOU} or more, images and annotation ids"
+            (twice if is_same else as_two_classes).append(titles(image, first, second))
+    overlap = f"IoU {_DRAWN_TWICE_IOU} or more, {titles.kind}"
     problems.repair(f"two boxes of a class in one place, both kept ({overlap})", twice)
     problems.note(f"boxes of two classes in one place ({overlap})", as_two_classes)
 

@@ -250,3 +250,24 @@ def test_parts_of_yolo_data_are_told_apart(folder):
         shared = [finding.items for finding in found.between]
         assert [len(items) for items in shared] == [4, 4, 4]
         assert shared[0][0].startswith("data.yaml (train): ")
+
+
+@pytest.mark.parametrize(
+    ("form", "places"),
+    [
+        ("yolo", ["labels/train/0.txt:2", "labels/train/0.txt:2 = labels/train/0.txt:3"]),
+        ("voc", ["0.xml:13", "0.xml:13 = 0.xml:20"]),
+    ],
+)
+def test_findings_name_the_line_in_files_without_ids(folder, form, places):
+    content = json.loads((folder / "train.json").read_text())
+    tiny = {**content["annotations"][0], "bbox": [1, 1, 40, 3]}
+    more = [{**tiny, "id": 20}, {**tiny, "id": 21, "bbox": [1, 1, 40, 3.1]}]
+    change(folder, annotations=[*content["annotations"], *more])
+    dataset = load_coco(folder / "train.json", folder / "images", split="train")
+    write_dataset({"train": [dataset]}, folder / form, form)
+    found = check_dataset(Source(folder / form))
+    assert found.problems.noted["boxes with a side under 4 pixels, file and line"][0] == places[0]
+    [twice] = [kind for kind in found.problems.repaired if "in one place" in kind]
+    assert "file and line" in twice
+    assert found.problems.repaired[twice] == places[1:]

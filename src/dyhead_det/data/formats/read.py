@@ -5,6 +5,7 @@ that all that `data.coco` repairs, refuses and reports holds for them too; messa
 line where COCO has ids.
 """
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from dyhead_det.data.coco.dataset import (
@@ -22,11 +23,15 @@ from dyhead_det.errors import DatasetError
 
 
 class ReadAnnotations(NamedTuple):
-    """A data set, what was wrong with its annotations, and where and how they are written."""
+    """A data set, what was wrong with its annotations, and where and how they are written.
+
+    titles: file and line of the annotation of each id from 1 on; None where ids say it: COCO.
+    """
 
     dataset: CocoDataset
     problems: AnnotationProblems
     source: FoundSource
+    titles: Sequence[str] | None = None
 
 
 def read_annotations(
@@ -44,7 +49,7 @@ def read_annotations(
 
     Returns:
         The data set without what was refused; the problems, of which `problems.conclude()` makes
-        one warning or one error; and where the annotations were found.
+        one warning or one error; where the annotations were found, and what they are called.
 
     Raises:
         DatasetError: if there are no annotations that could be read.
@@ -67,9 +72,9 @@ def load_annotations(
     Raises:
         DatasetError: if nothing can be read, or with all records that cannot be repaired.
     """
-    dataset, problems, _ = read_annotations(source, part=part, broken_images=broken_images)
-    problems.conclude()
-    return dataset
+    read = read_annotations(source, part=part, broken_images=broken_images)
+    read.problems.conclude()
+    return read.dataset
 
 
 def _read(
@@ -95,4 +100,5 @@ def _read(
     for section in ("images", "categories"):
         if not getattr(records, section) and not problems.refused:
             problems.refuse(f"there are no {section}", [found.annotations])
-    return ReadAnnotations(build_dataset(records, images, problems, split=part), problems, found)
+    dataset = build_dataset(records, images, problems, split=part)
+    return ReadAnnotations(dataset, problems, found, records.titles)

@@ -126,8 +126,8 @@ def read_voc(files: VocFiles, problems: AnnotationProblems) -> CocoRecords:
         image |= {key: size.text_of(key) for key in ("width", "height")}
         images.append(image)
         for element in root.find_all("object"):
-            annotations.append(_annotation(element, image, title, problems))
             titles.append(f"{title}:{element.line}")
+            annotations.append(_annotation(element, image, titles[-1], problems))
     names = _class_names(files, annotations, titles, problems)
     ids = {name: number for number, name in enumerate(names, start=1)}
     for number, annotation in enumerate(annotations, start=1):
@@ -155,7 +155,7 @@ def _read(path: Path, title: str, problems: AnnotationProblems) -> Element | Non
 def _annotation(
     element: Element, image: Record, title: str, problems: AnnotationProblems
 ) -> Record:
-    """Return an object as a COCO record, its class by name."""
+    """Return an object as a COCO record, its class by name; title: its file and line."""
     record: Record = {"image_id": image["id"], "name": element.text_of("name") or ""}
     if element.text_of("difficult") == "1":
         record["iscrowd"] = 1
@@ -170,7 +170,7 @@ def _annotation(
     if 0 <= min(x1, y1) < 1:
         problems.repair(
             "boxes from pixel 0, where Pascal VOC counts from 1, taken as from 1",
-            [f"{title}:{element.line}"],
+            [title],
         )
         x1, y1 = max(x1, 1.0), max(y1, 1.0)
     box_xywh = (x1 - 1, y1 - 1, x2 - x1 + 1, y2 - y1 + 1)

@@ -49,7 +49,7 @@ def test_pixels_are_counted_from_1_and_the_last_one_is_included(folder):
 
 def test_a_box_from_pixel_0_is_told(folder):
     write(folder, xml(thing(box=(0, 0, 20, 20))))
-    dataset, problems, _ = read_annotations(Source(folder))
+    dataset, problems, *_ = read_annotations(Source(folder))
     assert dataset.boxes_xywh.tolist() == [[0, 0, 20, 20]]
     ((kind, titles),) = problems.repaired.items()
     assert "Pascal VOC counts from 1" in kind
@@ -58,7 +58,7 @@ def test_a_box_from_pixel_0_is_told(folder):
 
 def test_difficult_objects_are_ignored_as_crowds_are(folder):
     write(folder, xml(thing(), thing(box=(1, 1, 5, 5), more="<difficult>1</difficult>")))
-    dataset, problems, _ = read_annotations(Source(folder))
+    dataset, problems, *_ = read_annotations(Source(folder))
     assert dataset.is_crowd.tolist() == [False, True]
     assert len(dataset.target(0)["labels"]) == 1
     assert list(problems.noted) == ["objects marked difficult, ignored in training and scoring"]

@@ -42,7 +42,7 @@ def test_a_box_is_pixels_around_its_center(folder):
 
 def test_a_polygon_becomes_the_box_around_it(folder):
     write(folder, "0 0.1 0.2 0.5 0.2 0.3 0.6\n")
-    dataset, problems, _ = read(folder)
+    dataset, problems, *_ = read(folder)
     assert dataset.boxes_xywh.tolist() == [[10.0, 10.0, 40.0, 20.0]]
     assert problems.repaired == {"boxes taken from the segmentation": ["labels/train/a.txt:1"]}
 
@@ -85,7 +85,7 @@ def test_a_wrong_line_is_refused_with_its_file_and_number(folder, line, kind):
 )
 def test_what_coco_repairs_is_repaired_with_file_and_line(folder, line, kind):
     write(folder, f"1 0.5 0.5 0.2 0.4\n{line}\n")
-    _, problems, _ = read(folder)
+    _, problems, *_ = read(folder)
     ((found, titles),) = problems.repaired.items()
     assert kind in found
     assert titles[0].startswith("labels/train/a.txt:")
@@ -124,7 +124,7 @@ def test_an_image_without_a_size_is_refused_or_left_out(folder):
     (folder / "images" / "train" / "b.png").write_bytes(b"no image")
     with pytest.raises(DatasetError, match=r"images that cannot be read: 1 \(b.png: cannot"):
         load_annotations(Source(folder))
-    dataset, problems, _ = read(folder, broken_images="skip")
+    dataset, problems, *_ = read(folder, broken_images="skip")
     assert list(dataset.file_names) == ["a.png"]
     assert "images that cannot be read, left out" in problems.repaired
 
