@@ -114,7 +114,8 @@ def split(
     form, parts = read_parts(Source(source, images, source_format, part))
     if len(parts) > 1:
         raise ConfigError(
-            f"{source} is split already ({', '.join(parts)}); say by --split which part to split"
+            f"{source} is split already ({', '.join(parts)}); split one part of it, without the "
+            f"others, by --split {next(iter(parts))}"
         )
     (dataset,) = parts.values()
     new = split_dataset(dataset, val=val, test=test, group=group, seed=seed)
