@@ -64,7 +64,10 @@ def predict(
         typer.Option(exists=True, help="The images of a data set, in place of SOURCES."),
     ] = None,
     images: Annotated[
-        Path | None, typer.Option(exists=True, file_okay=False, help="Images of a .json file.")
+        Path | None,
+        typer.Option(
+            exists=True, file_okay=False, help="Images of a .json file [default: looked for]."
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("predictions"),
     min_score: MinScoreOption = str(MIN_SCORE),

@@ -108,13 +108,15 @@ def evaluate(
         Path | None,
         typer.Option(
             exists=True,
-            help="Annotations (.json, with --images), a YAML file with root, annotations and "
-            "images, a data.yaml of YOLO, or a folder in any format [default: the validation data "
-            "of the run].",
+            help="Annotations (.json), a YAML file with root, annotations and images, a data.yaml "
+            "of YOLO, or a folder in any format [default: the validation data of the run].",
         ),
     ] = None,
     images: Annotated[
-        Path | None, typer.Option(exists=True, file_okay=False, help="Images of a .json file.")
+        Path | None,
+        typer.Option(
+            exists=True, file_okay=False, help="Images of a .json file [default: looked for]."
+        ),
     ] = None,
     out: Annotated[
         Path | None,

@@ -20,7 +20,13 @@ from dyhead_det.data.coco.alignment import aligned_to
 from dyhead_det.data.coco.dataset import CocoDataset, require_images
 from dyhead_det.data.coco.records import Flags
 from dyhead_det.data.formats.read import load_annotations
-from dyhead_det.data.formats.source import AnyFormat, Part, Source, formats_of_folder
+from dyhead_det.data.formats.source import (
+    YAML_SUFFIXES,
+    AnyFormat,
+    Part,
+    Source,
+    formats_of_folder,
+)
 from dyhead_det.data.formats.yolo_config import is_yolo_config, read_yaml_mapping
 from dyhead_det.data.samplers import Counts
 from dyhead_det.data.statistics import count
@@ -104,7 +110,7 @@ def _validation_data(
     if config.val is None:
         return None
     if config.val.share is None:
-        dataset = _load(Path(config.root), config.val, part="val", config=config)
+        dataset = _load(_source(config, config.val), part="val", config=config)
     else:
         dataset = _load_training_images(config) if training_images is None else training_images
         dataset = replace(dataset.select_images(held_out_images(dataset, config.val)), split="val")
@@ -116,7 +122,7 @@ def _validation_data(
 
 def _load_training_images(config: DataConfig) -> CocoDataset:
     """Load all that `data.train` names, those that `data.val` takes a share of too."""
-    dataset = _load(Path(config.root), config.train, part="train", config=config)
+    dataset = _load(_source(config, config.train), part="train", config=config)
     if config.classes is not None:
         dataset = choose_classes(dataset, config.classes, option="data.classes")
     return dataset
@@ -153,9 +159,8 @@ def load_evaluation_data(
 
     Args:
         config: The data section of the run that made the checkpoint.
-        data: Annotations (.json) or a YAML file with root, annotations and images; None for the
-            run's own validation data.
-        images: The images of a .json file.
+        data: As `named_source` takes it; None for the run's own validation data.
+        images: The images of a COCO file; None looks for them.
         categories: The classes of the detector that will be scored; None for those of the file.
 
     Raises:
@@ -168,37 +173,38 @@ def load_evaluation_data(
             msg = "the run of this checkpoint has no validation data; give some by --data"
             raise ConfigError(msg)
         return dataset
-    if data.suffix.lower() == ".json":
-        if images is None:
-            msg = f"--data {data}: give the folder of its images by --images"
-            raise ConfigError(msg)
-        source = SplitConfig(annotations=str(data.resolve()), images=str(images.resolve()))
-        return _to_score(_load(Path(), source, part="val", config=_any_format(config)), categories)
+    return _to_score(_load(named_source(data, images), part="val", config=config), categories)
+
+
+def named_source(data: Path, images: Path | None) -> Source:
+    """Return where the data lie that `--data` and `--images` name.
+
+    Args:
+        data: A COCO file, a folder in any format, YOLO's `data.yaml`, or a YAML file with root,
+            annotations and images.
+        images: The folder of the images of a COCO file; None looks for it.
+
+    Raises:
+        ConfigError: If the options do not go together, or the file can be none of these.
+        DatasetError: If the file cannot be read.
+    """
+    if data.is_dir():
+        return Source(data, images)
+    if advice := video_advice(data):
+        raise ConfigError(f"--data {advice}")
+    suffix = data.suffix.lower()
+    if suffix == ".xml":
+        msg = f"--data {data}: Pascal VOC data are given by their folder, not by one of the files"
+        raise ConfigError(msg)
+    if suffix not in YAML_SUFFIXES:
+        return Source(data, images)
     if images is not None:
         msg = f"--images goes with a .json file; {data} names its images itself"
         raise ConfigError(msg)
-    root, source = _named_source(data)
-    return _to_score(_load(root, source, part="val", config=_any_format(config)), categories)
-
-
-def _named_source(data: Path) -> tuple[Path, SplitConfig]:
-    """Return what a folder, YOLO's `data.yaml` or a YAML file of ours names."""
-    if data.is_dir():
-        return data.resolve(), SplitConfig()
-    if advice := video_advice(data):
-        raise ConfigError(f"--data {advice}")
-    if data.suffix.lower() == ".xml":
-        msg = f"--data {data}: Pascal VOC data are given by their folder, not by one of the files"
-        raise ConfigError(msg)
     if is_yolo_config(read_yaml_mapping(data)):
-        return Path(), SplitConfig(annotations=str(data.resolve()))
+        return Source(data)
     named = load_dataset_config(data)
-    return Path(named.root), named
-
-
-def _any_format(config: DataConfig) -> DataConfig:
-    """Return the section for other data than the run's."""
-    return config.model_copy(update={"format": "auto"})
+    return _source_below(Path(named.root), named, "auto")
 
 
 def run_sources(config: DataConfig) -> dict[Part, Source]:
@@ -207,24 +213,24 @@ def run_sources(config: DataConfig) -> dict[Part, Source]:
     Raises:
         DatasetError: If a name is not there that another format would not need.
     """
-    root = Path(config.root)
-    sources: dict[Part, Source] = {"train": _source(root, config.train, config.format)}
+    sources: dict[Part, Source] = {"train": _source(config, config.train)}
     if config.val is not None and config.val.share is None:
-        sources["val"] = _source(root, config.val, config.format)
+        sources["val"] = _source(config, config.val)
     return sources
 
 
-def _load(
-    root: Path, named: SplitConfig | ValidationConfig, *, part: Part, config: DataConfig
-) -> CocoDataset:
-    source = _source(root, named, config.format)
+def _load(source: Source, *, part: Part, config: DataConfig) -> CocoDataset:
     dataset = load_annotations(source, part=part, broken_images=config.broken_images)
     if config.broken_images == "error":
         require_images(dataset)
     return dataset
 
 
-def _source(root: Path, named: SplitConfig | ValidationConfig, form: AnyFormat) -> Source:
+def _source(config: DataConfig, named: SplitConfig | ValidationConfig) -> Source:
+    return _source_below(Path(config.root), named, config.format)
+
+
+def _source_below(root: Path, named: SplitConfig | ValidationConfig, form: AnyFormat) -> Source:
     try:
         root = root.expanduser()
     except RuntimeError as error:  # the home of nobody

@@ -15,7 +15,7 @@ from dyhead_det.data.build_datasets import (
 )
 from dyhead_det.data.coco.dataset import CocoDataset
 from dyhead_det.data.formats.parts import part_sources
-from dyhead_det.data.formats.source import Source
+from dyhead_det.data.formats.source import YAML_SUFFIXES, Source
 from dyhead_det.data.formats.yolo_config import is_yolo_config, read_yaml_mapping
 from dyhead_det.errors import ConfigError, DatasetError
 
@@ -105,7 +105,7 @@ def read_target(
 
 def _is_run(path: Path) -> bool:
     """Tell the YAML file of a run from a data set, one that cannot be read included."""
-    if path.is_dir() or path.suffix.lower() not in (".yaml", ".yml"):
+    if path.is_dir() or path.suffix.lower() not in YAML_SUFFIXES:
         return False
     try:
         return not is_yolo_config(read_yaml_mapping(path))

@@ -59,8 +59,9 @@ def evaluate_checkpoint(
         path: The checkpoint, or an ONNX file that `export` made of it.
         out: The folder for the results, which is tried before any image is read; None for `eval`
             beside the checkpoint.
-        data: Annotations (.json), or a YAML file with root, annotations and images.
-        images: The folder of the images of annotations.
+        data: A COCO file, a folder in any format, YOLO's `data.yaml`, or a YAML file with root,
+            annotations and images.
+        images: The folder of the images of a COCO file; None looks for it.
         backend: Who computes the numbers.
         batch_size: Images at a time.
         amp: Half precision to compute in, as `load` takes it.

@@ -277,7 +277,7 @@ def require_images(dataset: CocoDataset) -> None:
     Raises:
         DatasetError: with the first missing names and how many there are.
     """
-    key = f"data.{dataset.split}.images"
+    key = f"data.{dataset.split}.images" + " (eval: --images)" * (dataset.split == "val")
     if not dataset.images_folder.is_dir():
         raise DatasetError(f"no images folder at {dataset.images_folder}; check {key}")
     missing = missing_images(dataset)

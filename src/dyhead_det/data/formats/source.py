@@ -25,7 +25,7 @@ Format = Literal["coco", "yolo", "voc"]
 AnyFormat = Literal["auto", "coco", "yolo", "voc"]
 Part = Literal["train", "val"]
 
-_YAML = (".yaml", ".yml")
+YAML_SUFFIXES = (".yaml", ".yml")
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def find_yolo_config(folder: Path) -> Path | None:
     for name in ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml"):
         if (folder / name).is_file():
             return folder / name
-    others = [path for suffix in _YAML for path in folder.glob(f"*{suffix}")]
+    others = [path for suffix in YAML_SUFFIXES for path in folder.glob(f"*{suffix}")]
     return others[0] if len(others) == 1 and (folder / "labels").is_dir() else None
 
 
@@ -128,7 +128,7 @@ def formats_of_folder(folder: Path, wanted: AnyFormat) -> dict[Format, Path]:
 
 
 def _format_of_file(path: Path) -> Format:
-    if path.suffix.lower() in _YAML:
+    if path.suffix.lower() in YAML_SUFFIXES:
         return "yolo"
     return "voc" if path.suffix.lower() == ".xml" else "coco"
 
