@@ -20,7 +20,6 @@ HARMLESS = {
     "train.save_every_steps": "5",
     "train.save_every_minutes": "5",
     "train.keep_every_epochs": "5",
-    "train.tensorboard": "true",
     "train.trackers": "[tensorboard]",
     "runtime": "{channels_last: false}",
 }

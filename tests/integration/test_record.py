@@ -91,7 +91,7 @@ def test_a_run_without_validation_data_has_a_report(tiny_dataset, tmp_path):
 def test_a_run_that_cannot_draw_or_report_trains_all_the_same(
     tiny_dataset, tmp_path, monkeypatch, caplog
 ):
-    config = make_config(tiny_dataset, train={"tensorboard": True})
+    config = make_config(tiny_dataset, train={"trackers": ["tensorboard"]})
     run(config, tmp_path / "untroubled")
 
     def fail(*_arguments, **_keywords):
@@ -124,7 +124,7 @@ def test_a_failed_run_shows_how_far_it_came(tiny_dataset, tmp_path):
 def test_a_resumed_run_has_each_number_once_in_all_files(tiny_dataset, tmp_path, monkeypatch):
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-    config = make_config(tiny_dataset, train={"tensorboard": True})
+    config = make_config(tiny_dataset, train={"trackers": ["tensorboard"]})
     real, count = step_module._forward, iter(range(1, 100))
 
     def stopped_in_step_3(*arguments, **keywords):
@@ -165,7 +165,7 @@ def test_slow_data_are_told_once_with_what_to_change(tiny_dataset, tmp_path, mon
 
 def test_tensorboard_may_be_switched_on_when_a_run_is_resumed():
     old = make_config()
-    new = make_config(train={"tensorboard": True})
+    new = make_config(train={"trackers": ["tensorboard"]})
     assert changed_keys(to_plain(old), to_plain(new), HARMLESS_KEYS) == []
 
 
@@ -179,7 +179,7 @@ def test_unreadable_validation_images_are_left_out_of_the_numbers_and_named_in_t
     config = make_config(
         tiny_dataset,
         data={"broken_images": "skip", "val": val},
-        train={"steps": 2, "tensorboard": False},
+        train={"steps": 2},
     )
     run(config, tmp_path / "run")
     (row,) = (row for row in read_rows(tmp_path / "run" / "metrics.jsonl") if "AP" in row)

@@ -1,16 +1,17 @@
 """Formats of checkpoints: what changed from one version to the next, and how old files are read.
 
 Version 1 was written by 0.1. Version 2 calls the backbone of a configuration `backbone`, no longer
-`body`, and keeps the state of a run in sections of its own, no longer flat. The names of weights
-have never changed.
+`body`, and keeps the state of a run in sections of its own, no longer flat. Version 3 knows
+TensorBoard as one of `train.trackers`, no longer as `train.tensorboard`. The names of weights have
+never changed.
 """
 
 from collections.abc import Callable
 from typing import Any
 
-from dyhead_det.config.renamed_keys import with_new_names
+from dyhead_det.config.renamed_keys import with_new_names, with_tensorboard_among_trackers
 
-VERSION = 2
+VERSION = 3
 """The format that is written."""
 
 FIRST_VERSION = 1
@@ -37,6 +38,10 @@ def _name_the_backbone_and_order_the_state(content: dict[str, Any]) -> dict[str,
     }
 
 
+def _name_tensorboard_among_the_trackers(content: dict[str, Any]) -> dict[str, Any]:
+    return {**content, "config": with_tensorboard_among_trackers(content["config"])}
+
+
 def _ordered_state(content: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of version 2's `TrainState` from the flat section of version 1."""
     return {
@@ -58,5 +63,6 @@ def _ordered_state(content: dict[str, Any], state: dict[str, Any]) -> dict[str, 
 
 # From which version a step leads to the next one.
 _STEPS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
-    1: _name_the_backbone_and_order_the_state
+    1: _name_the_backbone_and_order_the_state,
+    2: _name_tensorboard_among_the_trackers,
 }

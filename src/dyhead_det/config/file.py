@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from dyhead_det.config.checks import contradictions
 from dyhead_det.config.model import is_weight_name
-from dyhead_det.config.renamed_keys import RENAMED_KEYS
+from dyhead_det.config.renamed_keys import advice_on_old_key
 from dyhead_det.config.schema import (
     AnySection,
     DatasetConfig,
@@ -166,8 +166,8 @@ def _describe(details: ErrorDetails, kind: type[Section]) -> str:
     key = printable(".".join(keys) or "top level", max_length=_MAX_SHOWN)
     problem, context = details["type"], details.get("ctx", {})
     found = _show(details["input"])
-    if problem == "extra_forbidden" and key in RENAMED_KEYS:
-        return f"{key}: is called {RENAMED_KEYS[key]} now; rename it"
+    if problem == "extra_forbidden" and (advice := advice_on_old_key(key)):
+        return f"{key}: {advice}"
     if problem == "extra_forbidden" and section is not None:
         known = list(section.model_fields)
         return f"{key}: unknown key; {did_you_mean(keys[-1], known)}known: {', '.join(known)}"

@@ -150,7 +150,6 @@ class TrainConfig(Section):
         "Also log gradient norm, relative step and clipping of backbone, FPN, DyHead, its offsets, "
         "its scale and the heads, and draw them; takes a copy of the weights.",
     )
-    tensorboard: bool = setting(False, "The same as `tensorboard` among `trackers`.")
     trackers: Annotated[tuple[TrackerName, ...], Field(max_length=10)] = setting(
         (),
         "Also send what metrics.jsonl holds to tensorboard, wandb or mlflow, which are extras.",
@@ -171,12 +170,6 @@ class TrainConfig(Section):
         "Also keep the checkpoint of every K-th epoch as `epoch_<number>.pt`; null: none.",
         unit="epochs",
     )
-
-    @property
-    def all_trackers(self) -> tuple[TrackerName, ...]:
-        """Whom to send the numbers, each once."""
-        wanted: tuple[TrackerName, ...] = ("tensorboard",) if self.tensorboard else ()
-        return tuple(dict.fromkeys((*wanted, *self.trackers)))
 
     @model_validator(mode="after")
     def _one_length(self) -> "TrainConfig":

@@ -82,7 +82,7 @@ class RunRecord:
         self._notes: tuple[str, ...] = ()  # of the last evaluation
         self._num_plotted_rows = 0
         self._trackers: dict[str, Tracker] = {}
-        names = run.parts.config.train.all_trackers
+        names = dict.fromkeys(run.parts.config.train.trackers)
         require_trackers(names)
         for name in names if is_main() else ():
             with self._spared(name):

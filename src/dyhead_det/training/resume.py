@@ -30,7 +30,6 @@ HARMLESS_KEYS = (
     "eval",
     "train.log_every_steps",
     "train.log_parts",
-    "train.tensorboard",
     "train.trackers",
     "train.save_every_epochs",
     "train.save_every_steps",

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dyhead_det import load
-from dyhead_det.checkpoints.checkpoint import load_checkpoint
+from dyhead_det.checkpoints.checkpoint import content_of, load_checkpoint, parse_checkpoint
 from dyhead_det.checkpoints.migrate import VERSION, migrate
 from dyhead_det.config.file import load_config
 from dyhead_det.errors import ConfigError
@@ -62,7 +62,8 @@ def test_a_run_of_0_1_goes_on_as_if_nothing_had_happened(tiny_dataset, tmp_path,
 
 
 def _with_todays_keys(text: str) -> str:
-    return text.replace("body:", "backbone:").replace("body_", "backbone_")
+    text = text.replace("body:", "backbone:").replace("body_", "backbone_")
+    return text.replace("  tensorboard: false\n", "")
 
 
 def test_the_configuration_of_an_old_run_folder_is_refused_with_the_new_names():
@@ -74,7 +75,24 @@ def test_the_configuration_of_an_old_run_folder_is_refused_with_the_new_names():
         f"{path}: optim.body_lr_factor: is called optim.backbone_lr_factor now; rename it",
         f"{path}: train.freeze.body_epochs: is called train.freeze.backbone_epochs now; rename it",
         f"{path}: train.freeze.body_steps: is called train.freeze.backbone_steps now; rename it",
+        f"{path}: train.tensorboard: is one of train.trackers now; write trackers: [tensorboard], "
+        "or leave it out if it is false",
     ]
+
+
+@pytest.mark.parametrize(
+    ("written", "trackers"),
+    [
+        ({"tensorboard": True}, ("tensorboard",)),
+        ({"tensorboard": True, "trackers": ["wandb", "tensorboard"]}, ("tensorboard", "wandb")),
+        ({"tensorboard": False, "trackers": ["wandb"]}, ("wandb",)),
+    ],
+)
+def test_tensorboard_of_format_2_is_one_of_the_trackers(written, trackers):
+    content = content_of(load_checkpoint(OLD_RUN / "last.pt"))
+    train_section = {**content["config"]["train"], **written}
+    content |= {"version": 2, "config": {**content["config"], "train": train_section}}
+    assert parse_checkpoint(content, source="last.pt").config.train.trackers == trackers
 
 
 def test_a_file_of_the_current_version_stays_as_it_is():

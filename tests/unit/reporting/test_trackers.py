@@ -5,7 +5,6 @@ import sys
 
 import pytest
 
-from dyhead_det.config.schema import TrainConfig
 from dyhead_det.errors import ConfigError
 from dyhead_det.reporting.trackers import (
     MLflowRun,
@@ -34,12 +33,6 @@ class Notebook:
 
     def close(self, *, is_finished):
         self.sent.append(is_finished)
-
-
-def test_trackers_are_those_of_the_list_and_tensorboard_by_its_old_key():
-    config = TrainConfig(steps=1, tensorboard=True, trackers=("wandb", "tensorboard"))
-    assert config.all_trackers == ("tensorboard", "wandb")
-    assert TrainConfig(steps=1).all_trackers == ()
 
 
 @pytest.mark.parametrize(
