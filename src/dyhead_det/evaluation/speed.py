@@ -17,7 +17,8 @@ from torch import Tensor, nn
 Batch = TypeVar("Batch")
 Mark = float | torch.cuda.Event
 
-_PREPROCESSED, _COMPUTED = range(2)
+# The stages inside of a batch, in their order.
+_PREPROCESS, _MODEL, _POSTPROCESS = range(3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,8 @@ class SpeedMeter:
     """Measures the stages of batches that go through a detector; see `Speed`.
 
     A detector that is none of torchvision's kind has no bounds inside: all its time is the model's.
+    One that asks several `detectors` in turn, as test-time augmentation does, gets the sums of
+    their stages.
     """
 
     def __init__(self, detector: nn.Module, device: torch.device) -> None:
@@ -79,24 +82,25 @@ class SpeedMeter:
     @contextmanager
     def batch(self, images: Sequence[Tensor]) -> Iterator[None]:
         """Measure a block that brings images to the device, detects and brings boxes to the CPU."""
-        start = self._now()
-        bounds: dict[int, Mark] = {}
+        # Each mark with the stage that ends there.
+        marks = [(_PREPROCESS, self._now())]
+        modules = self._last_modules()
         handles = [
             module.register_forward_hook(
-                lambda *_call, which=which: bounds.__setitem__(which, self._now())
+                lambda *_call, stage=stage: marks.append((stage, self._now()))
             )
-            for which, module in self._bounding_modules().items()
+            for stage, module in modules
         ]
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
-        end = self._now()
-        preprocessed = bounds.get(_PREPROCESSED, start)
-        computed = bounds.get(_COMPUTED, end)
-        marks = (start, preprocessed, computed, end)
-        preprocess, model, postprocess = itertools.starmap(self._seconds, itertools.pairwise(marks))
+        marks.append((_POSTPROCESS if modules else _MODEL, self._now()))
+        seconds = [0.0, 0.0, 0.0]
+        for (_, started), (stage, ended) in itertools.pairwise(marks):
+            seconds[stage] += self._seconds(started, ended)
+        preprocess, model, postprocess = seconds
         self._batches.append((len(images), self._waited, preprocess, model, postprocess))
 
     def speed(self) -> Speed | None:
@@ -109,15 +113,17 @@ class SpeedMeter:
         decode, preprocess, model, postprocess = means
         return Speed(decode, preprocess, model, postprocess, num_images, num_images / len(counted))
 
-    def _bounding_modules(self) -> dict[int, nn.Module]:
-        """Return the modules after which the detector is in its next stage."""
-        network = getattr(self._detector, "network", self._detector)
-        modules = {
-            _PREPROCESSED: getattr(network, "transform", None),
-            _COMPUTED: getattr(getattr(network, "roi_heads", None), "box_predictor", None)
-            or getattr(network, "head", None),
-        }
-        return {which: each for which, each in modules.items() if isinstance(each, nn.Module)}
+    def _last_modules(self) -> list[tuple[int, nn.Module]]:
+        """Return each stage with the module that ends it, for each detector that is asked."""
+        modules: list[tuple[int, nn.Module]] = []
+        for detector in getattr(self._detector, "detectors", [self._detector]):
+            network = getattr(detector, "network", detector)
+            transform = getattr(network, "transform", None)
+            heads = getattr(getattr(network, "roi_heads", None), "box_predictor", None)
+            heads = heads or getattr(network, "head", None)
+            if isinstance(transform, nn.Module) and isinstance(heads, nn.Module):
+                modules += [(_PREPROCESS, transform), (_MODEL, heads), (_POSTPROCESS, detector)]
+        return modules
 
     def _now(self) -> Mark:
         if self._device.type == "cuda":

@@ -54,16 +54,20 @@ class Augmented(nn.Module):
         self.nms_thresh = nms_thresh
         self.detections_per_img = detections_per_img
 
+    @property
+    def detectors(self) -> list[nn.Module]:
+        """Those that it asks: the detector as it is, and at each scale."""
+        return [self.detector, *itertools.chain.from_iterable(self._at_scales)]
+
     def forward(self, images: Sequence[Tensor]) -> list[Prediction]:
         """Return one prediction per image, in the image's own pixels, best first.
 
         Args:
             images: (3, H, W) each, float RGB in [0, 1], of any sizes.
         """
-        detectors = [self.detector, *itertools.chain.from_iterable(self._at_scales)]
-        views = [detector(list(images)) for detector in detectors]
+        views = [detector(list(images)) for detector in self.detectors]
         if self.flip:
-            views += [_detect_flipped(detector, images) for detector in detectors]
+            views += [_detect_flipped(detector, images) for detector in self.detectors]
         return [
             _take(_merge(found, self.nms_thresh), slice(self.detections_per_img))
             for found in zip(*views, strict=True)

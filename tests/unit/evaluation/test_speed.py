@@ -68,6 +68,23 @@ def test_stages_are_parted_and_the_first_batch_is_left_out(clock, is_wrapped):
     assert not network.head._forward_hooks
 
 
+def test_the_stages_of_several_looks_are_summed(clock):
+    class Twice(nn.Module):
+        """Asks two detectors, the first one twice, and merges for 7 s."""
+
+        def __init__(self):
+            super().__init__()
+            self.detectors = [Network(clock), Network(clock)]
+
+        def forward(self, x):
+            for detector in (*self.detectors, self.detectors[0]):
+                detector(x)
+            clock[0] += 7
+
+    got = measure(clock, Twice(), [1, 1])
+    assert (got.preprocess, got.model, got.postprocess) == (3000, 30000, 6000 + 7000)
+
+
 def test_one_batch_counts_and_none_has_no_speed(clock):
     assert measure(clock, Network(clock), [2]).num_images == 2
     assert measure(clock, Network(clock), []) is None
