@@ -9,6 +9,7 @@ report too, and ends nothing. Where there is no GPU it says what it would do.
 """
 
 import argparse
+import itertools
 import os
 import subprocess
 import sys
@@ -79,7 +80,9 @@ def parse_options() -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help="less of everything: some minutes")
     parser.add_argument("--out", type=Path, default=Path("gpu-check"), help="folder for all files")
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.out = options.out.resolve()  # the parts run in the project's root
+    return options
 
 
 def planned_parts(out: Path, quick: bool) -> list[Part]:
@@ -98,14 +101,20 @@ def planned_parts(out: Path, quick: bool) -> list[Part]:
                     (folder / f"{script}.md",),
                 )
             )
-    data, run = str(out / "demo"), str(out / "run")
+    data, run = str(out / "demo"), unused(out / "run")
     cli = (python, "-m", "dyhead_det")
-    training = ("configs/demo.yaml", "--set", f"data.root={data}", "--out", run, "--device", "cuda")
+    training = ("configs/demo.yaml", "--set", f"data.root={data}", "--out", str(run))
     parts += [
         Part("Demo data", (*cli, "data", "demo", data)),
-        Part("Training", (*cli, "train", *training), (out / "run" / "metrics.csv",)),
+        Part("Training", (*cli, "train", *training, "--device", "cuda"), (run / "metrics.csv",)),
     ]
     return parts
+
+
+def unused(folder: Path) -> Path:
+    """Return a name for a folder that is not there: runs are trained into new ones."""
+    numbered = (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2))
+    return next(path for path in itertools.chain([folder], numbered) if not path.exists())
 
 
 def run_part(part: Part) -> subprocess.CompletedProcess[str]:

@@ -26,6 +26,22 @@ def test_without_a_gpu_it_says_what_it_would_do(monkeypatch, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_relative_folder_is_that_of_the_caller_and_a_second_training_has_its_own(
+    monkeypatch, tmp_path
+):
+    import gpu_check
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["gpu_check", "--out", "out"])
+    out = gpu_check.parse_options().out
+    assert out == tmp_path / "out"
+    for name in ("run", "run-2", "run-3"):
+        training = gpu_check.planned_parts(out, quick=True)[-1]
+        assert training.results == (out / name / "metrics.csv",)
+        assert str(out / name) in training.command
+        (out / name).mkdir(parents=True)
+
+
 def test_every_planned_script_and_configuration_is_there():
     import gpu_check
 
