@@ -27,7 +27,7 @@ def text_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     cells = [
         [printable(cell, max_length=_LONGEST_CELL) for cell in line] for line in (header, *rows)
     ]
-    is_number = _are_numbers(cells)
+    is_number = number_columns(cells[1:]) or [False] * len(header)
     widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
     lines = []
     for line in cells:
@@ -54,7 +54,8 @@ def markdown_table(
         escape: makes the text of a cell; `str` where cells are Markdown themselves.
     """
     cells = [[escape(cell) for cell in line] for line in (header, *rows)]
-    rule = ["---:" if is_number else "---" for is_number in _are_numbers(cells)]
+    is_number = number_columns(cells[1:]) or [False] * len(header)
+    rule = ["---:" if right else "---" for right in is_number]
     return "\n".join(f"| {' | '.join(line)} |" for line in (cells[0], rule, *cells[1:]))
 
 
@@ -73,12 +74,9 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
             writer.writerow([csv_cell(cell) if isinstance(cell, str) else cell for cell in line])
 
 
-def _are_numbers(cells: Sequence[Sequence[str]]) -> list[bool]:
-    """Return which columns hold nothing but numbers and dashes below the header."""
-    return [
-        len(column) > 1 and all(_NUMBER.match(cell) for cell in column[1:])
-        for column in zip(*cells, strict=True)
-    ]
+def number_columns(rows: Iterable[Sequence[object]]) -> list[bool]:
+    """Return which columns hold nothing but numbers and dashes; there are none without rows."""
+    return [all(_NUMBER.match(str(cell)) for cell in column) for column in zip(*rows, strict=True)]
 
 
 def _width(text: str) -> int:

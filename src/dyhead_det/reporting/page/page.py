@@ -13,6 +13,7 @@ from dyhead_det import __version__
 from dyhead_det.escaping import printable, printable_lines
 from dyhead_det.evaluation.coco_scores import decimal
 from dyhead_det.files import written_whole
+from dyhead_det.tables import number_columns
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -57,6 +58,7 @@ def _environment() -> "Environment":
     )
     environment.filters["decimal"] = decimal
     environment.filters["lines"] = lambda text: Markup(escape(printable_lines(text)))
+    environment.globals["number_columns"] = number_columns
     environment.globals["version"] = __version__
     return environment
 

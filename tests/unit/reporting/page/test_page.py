@@ -5,6 +5,7 @@ import io
 
 from PIL import Image
 
+from dyhead_det.reporting.page import page
 from dyhead_det.reporting.page.page import embedded, embedded_png
 
 
@@ -23,3 +24,21 @@ def test_png_files_come_as_they_are(tmp_path):
     Image.new("RGB", (7, 5), "red").save(tmp_path / "a.png")
     kind, picture = opened(embedded_png(tmp_path / "a.png"))
     assert (kind, picture.size, picture.getpixel((0, 0))) == ("data:image/png", (7, 5), (255, 0, 0))
+
+
+def test_columns_of_numbers_stand_to_the_right_and_their_headers_too():
+    template = '{% from "macros.html" import table %}{{ table(header, rows) }}'
+    rows = [("cat", 7, "0.500", "what a cat is"), ("dog", 12, "-", "a dog")]
+    html = (
+        page._environment()
+        .from_string(template)
+        .render(header=("class", "n", "AP", "what"), rows=rows)
+    )
+    header, *lines = [line for line in html.splitlines() if line.startswith(("<thead>", "<tr>"))]
+    assert [cell.startswith(' class="number"') for cell in header.split("<th")[2:]] == [
+        *(False, True, True, False)
+    ]
+    for line in lines:
+        assert [cell.startswith(' class="number"') for cell in line.split("<td")[1:]] == [
+            *(False, True, True, False)
+        ]
