@@ -6,7 +6,8 @@
 Writes a markdown table per case, and the shares of the parts. All detectors of a case have the
 same backbone with the same weights, and see the same image with eight boxes. The weights are
 random, the frozen norms hold what they would for such weights, so that numbers have ordinary
-sizes; an untrained detector finds nothing, and the last suppression has little to do.
+sizes; an untrained detector finds nothing, and the last suppression has little to do. With
+`--amp` the detector with DyHead runs in float32 as well.
 """
 
 import argparse
@@ -57,6 +58,7 @@ PARTS = {
 }
 
 WITH_DYHEAD = "with DyHead"
+IN_FLOAT32 = f"{WITH_DYHEAD}, float32"
 BASELINE = "with DyHead, torchvision's operator and layout"
 
 Step = Callable[[], None]
@@ -138,9 +140,15 @@ def measure(
     """Return the tables of one case, and the seconds of each detector's training step."""
     detectors = build_contestants(case, device, use_compile=options.compile)
     images, targets = example(case, device)
-    tests = {name: partial(infer, each, images, options.amp) for name, each in detectors.items()}
+    precisions = dict.fromkeys(detectors, options.amp)
+    if options.amp != "off":
+        detectors[IN_FLOAT32], precisions[IN_FLOAT32] = detectors[WITH_DYHEAD], "off"
+    tests = {
+        name: partial(infer, each, images, precisions[name]) for name, each in detectors.items()
+    }
     steps = {
-        name: training_step(each, images, targets, options.amp) for name, each in detectors.items()
+        name: training_step(each, images, targets, precisions[name])
+        for name, each in detectors.items()
     }
     if device.type == "cuda":
         tests = {name: partial(run_to_the_end, run) for name, run in tests.items()}

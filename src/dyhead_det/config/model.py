@@ -203,7 +203,7 @@ class ModelConfig(Section):
     fpn_norm: Literal["none", "group"] = setting(
         "none",
         "Norm behind each convolution of the FPN: `group` brings its maps to the size of what "
-        "DyHead adds (32 groups), `none` is torchvision's.",
+        "DyHead adds (32 groups, one for P6 and P7), `none` is torchvision's.",
     )
     dyhead: DyHeadConfig | None = setting(
         DyHeadConfig(), "The dynamic head; null is the plain detector."

@@ -183,8 +183,13 @@ def build_dyhead_backbone(
 def _build_top_block(config: ModelConfig, levels: Levels) -> ExtraFPNBlock:
     if levels.top == "max_pool":
         return LastLevelMaxPool()
-    block = LastLevelP6P7WithoutReLU if config.compat == "mmdet" else LastLevelP6P7
-    return block(config.channels, config.channels)  # from P5, as all official models
+    of_program = LastLevelP6P7WithoutReLU if config.compat == "mmdet" else LastLevelP6P7
+    block = of_program(config.channels, config.channels)  # from P5, as all official models
+    if config.fpn_norm == "group":
+        # One group: of P7 a few positions are left, sometimes one.
+        block.p6 = nn.Sequential(block.p6, nn.GroupNorm(1, config.channels))
+        block.p7 = nn.Sequential(block.p7, nn.GroupNorm(1, config.channels))
+    return block
 
 
 def wrap_backbone(backbone: nn.Module, config: ModelConfig, levels: Levels) -> DyHeadBackbone:
