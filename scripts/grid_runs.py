@@ -103,7 +103,7 @@ def train_and_score(config: RunConfig, folder: Path, device: torch.device) -> No
         folder / "last.pt",
         folder,
         data=ground_truth,
-        images=scored_on.images_folder,
+        images=scored_on.images.location,
         backend=None,
         batch_size=None,
         max_detections=None,

@@ -29,6 +29,7 @@ from curve_table import Curves, Point, draw, markdown, write_csv
 from dyhead_det.config.file import load_config
 from dyhead_det.config.schema import FasterRCNNConfig, RunConfig
 from dyhead_det.data.build_datasets import load_training_data, load_validation_data
+from dyhead_det.data.stores.locate import location_text
 from dyhead_det.distributed.device import choose_device
 from dyhead_det.errors import ConfigError, DyHeadDetError
 from dyhead_det.evaluation.bootstrap import average_precisions, match_detections, resample_images
@@ -185,7 +186,7 @@ def hold_out(base: RunConfig, out: Path) -> tuple[str, ...]:
         }
         file = (out / f"{name}.json").resolve()
         write_json(file, part)
-        split = {"annotations": str(file), "images": str(dataset.images_folder.resolve())}
+        split = {"annotations": str(file), "images": location_text(dataset.images.location)}
         settings.append(f"data.{name}={json.dumps(split)}")
     return tuple(settings)
 

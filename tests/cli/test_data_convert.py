@@ -78,7 +78,7 @@ def test_images_are_linked_copied_or_stay(folder, tmp_path):
     assert (tmp_path / "b" / "images" / "train" / "001.png").stat().st_ino != original
     assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["train.json", "val.json"]
     found = Source(tmp_path / "c" / "val.json", folder / "images")
-    assert read(found.annotations, images=found.images)[1]["val"].path(0).is_file()
+    assert read(found.annotations, images=found.images)[1]["val"].image_file(0).is_file()
     with pytest.raises(ConfigError, match="give --files link or copy"):
         run("convert", folder, "--to", "voc", "--out", tmp_path / "d", "--files", "reference")
 

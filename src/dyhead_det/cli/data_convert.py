@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from dyhead_det.cli.image_option import ImagesOption, images_at
 from dyhead_det.cli.interrupts import clean_up_on_signals
 from dyhead_det.cli.streams import echo
 
@@ -27,10 +28,6 @@ ToSame = Annotated[
 From = Annotated[
     Literal["auto", "coco", "yolo", "voc"],
     typer.Option("--from", help="The format of the source, where it has several."),
-]
-Images = Annotated[
-    Path | None,
-    typer.Option(exists=True, file_okay=False, help="The folder of the images of a COCO file."),
 ]
 SplitName = Annotated[
     str | None, typer.Option("--split", help="Only this part, such as trainval [default: all].")
@@ -71,7 +68,7 @@ def convert(
     source: SourceOption,
     to: To,
     out: Out,
-    images: Images = None,
+    images: ImagesOption = None,
     source_format: From = "auto",
     split: SplitName = None,
     files: Files = "link",
@@ -83,7 +80,7 @@ def convert(
     from dyhead_det.data.formats.write import write_dataset
 
     clean_up_on_signals()
-    _, parts = read_parts(Source(source, images, source_format, split))
+    _, parts = read_parts(Source(source, images_at(images), source_format, split))
     several = {name: [dataset] for name, dataset in parts.items()}
     output = write_dataset(several, out, to, files=files, overwrite=overwrite)
     _summarize(output, out, to)
@@ -96,7 +93,7 @@ def split(
     test: Annotated[float, typer.Option(help="Share of the test data.")] = 0.0,
     group: Group = None,
     seed: Seed = 0,
-    images: Images = None,
+    images: ImagesOption = None,
     source_format: From = "auto",
     part: SplitName = None,
     to: ToSame = None,
@@ -111,7 +108,7 @@ def split(
     from dyhead_det.errors import ConfigError
 
     clean_up_on_signals()
-    form, parts = read_parts(Source(source, images, source_format, part))
+    form, parts = read_parts(Source(source, images_at(images), source_format, part))
     if len(parts) > 1:
         raise ConfigError(
             f"{source} is split already ({', '.join(parts)}); split one part of it, without the "
@@ -167,7 +164,7 @@ def subset(
         float | None, typer.Option(min=0, max=1, help="Keep this share of each part.")
     ] = None,
     seed: Seed = 0,
-    images: Images = None,
+    images: ImagesOption = None,
     source_format: From = "auto",
     split: SplitName = None,
     to: ToSame = None,
@@ -185,7 +182,7 @@ def subset(
         msg = "--num-images and --share say the same; give one of them."
         raise typer.BadParameter(msg)
     names = tuple(dict.fromkeys(name.strip() for text in classes or () for name in text.split(",")))
-    form, parts = read_parts(Source(source, images, source_format, split))
+    form, parts = read_parts(Source(source, images_at(images), source_format, split))
     several = {
         name: [
             reduce_dataset(

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from dyhead_det.cli.image_option import ImagesOption, images_at
 from dyhead_det.cli.quick_imports import quick_imports
 from dyhead_det.cli.streams import echo
 
@@ -13,9 +14,6 @@ TargetFile = Annotated[
     typer.Argument(
         help="The YAML file of a run, or data: a folder of any format, a COCO file, a data.yaml."
     ),
-]
-Images = Annotated[
-    Path | None, typer.Option(file_okay=False, help="The folder of the images of a COCO file.")
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -27,7 +25,7 @@ Split = Annotated[Literal["train", "val"], typer.Option(help="Which data of a ru
 
 def check(
     target: TargetFile,
-    images: Images = None,
+    images: ImagesOption = None,
     also: Annotated[
         list[Path] | None,
         typer.Option(
@@ -61,7 +59,9 @@ def check(
         from dyhead_det.inspection.repair import changes_path, require_repairable, write_repaired
         from dyhead_det.inspection.targets import read_target
 
-    named = read_target(target, images=images, also=also or (), overrides=overrides or ())
+    named = read_target(
+        target, images=images_at(images), also=also or (), overrides=overrides or ()
+    )
     if out is not None:
         require_writable(out, *CHECK_FILES)
     if fix is not None:
@@ -82,7 +82,7 @@ def check(
 
 def stats(
     target: TargetFile,
-    images: Images = None,
+    images: ImagesOption = None,
     split: Split = "train",
     overrides: Overrides = None,
     out: Annotated[
@@ -97,7 +97,7 @@ def stats(
         from dyhead_det.inspection.stats_picture import draw_stats
         from dyhead_det.inspection.targets import read_target
 
-    named = read_target(target, images=images, overrides=overrides or ())
+    named = read_target(target, images=images_at(images), overrides=overrides or ())
     if out is not None:
         require_writable(out, *STATS_FILES)
     found = compute_stats(named.load(split), named.config.model, config_name=named.config_name)
@@ -111,7 +111,7 @@ def stats(
 
 def preview(
     target: TargetFile,
-    images: Images = None,
+    images: ImagesOption = None,
     split: Split = "train",
     overrides: Overrides = None,
     out: Annotated[Path, typer.Option(dir_okay=False, help="The picture to write.")] = Path(
@@ -136,7 +136,7 @@ def preview(
         from dyhead_det.inspection.preview import draw_preview
         from dyhead_det.inspection.targets import read_target
 
-    named = read_target(target, images=images, overrides=overrides or ())
+    named = read_target(target, images=images_at(images), overrides=overrides or ())
     require_writable(out.parent, out.name)
     sheet = draw_preview(
         named, split, number=num, seed=seed, classes=classes or (), is_augmented=augmented

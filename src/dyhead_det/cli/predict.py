@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dyhead_det.cli.image_option import ImagesOption, images_at
 from dyhead_det.cli.quick_imports import quick_imports
 from dyhead_det.cli.run import (
     AmpOption,
@@ -63,12 +64,7 @@ def predict(
         Path | None,
         typer.Option(exists=True, help="The images of a data set, in place of SOURCES."),
     ] = None,
-    images: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True, file_okay=False, help="Images of a .json file [default: looked for]."
-        ),
-    ] = None,
+    images: ImagesOption = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("predictions"),
     min_score: MinScoreOption = str(MIN_SCORE),
     classes: Annotated[
@@ -184,7 +180,7 @@ def predict(
             found = (
                 find_images(sources or [], except_in=out / PICTURES)
                 if data is None
-                else dataset_images(data, images)
+                else dataset_images(data, images_at(images))
             )
         with pytorch_switches(predictor.runtime):
             summary = predict_to_folder(
@@ -202,7 +198,7 @@ def predict(
 
 
 def _require_fitting(
-    context: typer.Context, sources: list[str], data: Path | None, images: Path | None
+    context: typer.Context, sources: list[str], data: Path | None, images: str | None
 ) -> None:
     """Refuse options that do not go together: none of them is ignored in silence."""
     if bool(sources) == (data is not None):

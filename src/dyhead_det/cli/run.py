@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from dyhead_det.cli.image_option import ImagesOption, images_at
 from dyhead_det.cli.quick_imports import quick_imports
 from dyhead_det.cli.streams import echo
 from dyhead_det.config.precision import Amp
@@ -112,12 +113,7 @@ def evaluate(
             "of YOLO, or a folder in any format [default: the validation data of the run].",
         ),
     ] = None,
-    images: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True, file_okay=False, help="Images of a .json file [default: looked for]."
-        ),
-    ] = None,
+    images: ImagesOption = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -209,7 +205,7 @@ def _score_results(
     detections: Path,
     annotations: Path,
     *,
-    images: Path | None,
+    images: str | None,
     out: Path | None,
     backend: Literal["auto", "pycocotools", "faster-coco-eval"],
     max_detections: int | None,
@@ -238,7 +234,7 @@ def _score_results(
         return
     write_metrics(out, result, annotations=annotations)
     if report:
-        source = images_in(images, data.ground_truth["images"])
+        source = images_in(images_at(images), data.ground_truth["images"])
         write_report(out, result, title=f"{detections} on {annotations.name}", images=source)
     echo(f"\nwritten: {out}/metrics.json{f', {out}/report.html' if report else ''}")
 

@@ -24,7 +24,8 @@ class AnnotationsConfig(Section):
     )
     images: PathText | None = setting(
         None,
-        "The folder of the images, relative to `root`; null takes that which the format or the "
+        "Where the images are, relative to `root`: a folder; for COCO also a `.tar`, a pattern of "
+        "several (`images-{000..015}.tar`) or a URL; null takes the folder that the format or the "
         "names of the folders say.",
     )
 

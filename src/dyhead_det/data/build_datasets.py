@@ -30,6 +30,8 @@ from dyhead_det.data.formats.source import (
 from dyhead_det.data.formats.yolo_config import is_yolo_config, read_yaml_mapping
 from dyhead_det.data.samplers import Counts
 from dyhead_det.data.statistics import count
+from dyhead_det.data.stores.locate import image_location
+from dyhead_det.data.stores.store import ImageLocation
 from dyhead_det.data.stratified_split import held_out
 from dyhead_det.errors import ConfigError, DatasetError
 from dyhead_det.escaping import listed, printable
@@ -152,7 +154,7 @@ def load_evaluation_data(
     config: DataConfig,
     *,
     data: Path | None,
-    images: Path | None,
+    images: ImageLocation | None,
     categories: CategoryMap | None = None,
 ) -> CocoDataset:
     """Load what `eval` shall evaluate on.
@@ -160,7 +162,7 @@ def load_evaluation_data(
     Args:
         config: The data section of the run that made the checkpoint.
         data: As `named_source` takes it; None for the run's own validation data.
-        images: The images of a COCO file; None looks for them.
+        images: The images of a COCO file, as `open_store` takes it; None looks for them.
         categories: The classes of the detector that will be scored; None for those of the file.
 
     Raises:
@@ -176,13 +178,13 @@ def load_evaluation_data(
     return _to_score(_load(named_source(data, images), part="val", config=config), categories)
 
 
-def named_source(data: Path, images: Path | None) -> Source:
+def named_source(data: Path, images: ImageLocation | None) -> Source:
     """Return where the data lie that `--data` and `--images` name.
 
     Args:
         data: A COCO file, a folder in any format, YOLO's `data.yaml`, or a YAML file with root,
             annotations and images.
-        images: The folder of the images of a COCO file; None looks for it.
+        images: The images of a COCO file, as `open_store` takes it; None looks for them.
 
     Raises:
         ConfigError: If the options do not go together, or the file can be none of these.
@@ -238,7 +240,7 @@ def _source_below(root: Path, named: SplitConfig | ValidationConfig, form: AnyFo
         raise DatasetError(msg) from error
     source = Source(
         root / (named.annotations or ""),
-        None if named.images is None else root / named.images,
+        None if named.images is None else image_location(named.images, root),
         form,
         named.split if isinstance(named.split, str) else None,
     )

@@ -68,7 +68,7 @@ class DetectionDataset(Dataset[LoadedSample | BrokenImage]):
         flaws: list[str] = []
         try:
             image = read_image(
-                self.coco.path(index),
+                self.coco.image_file(index),
                 annotated_size=(width, height),
                 resized_to=self.resized_to,
                 warn=flaws.append,

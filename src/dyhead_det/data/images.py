@@ -19,6 +19,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import BinaryIO
@@ -26,12 +27,13 @@ from typing import BinaryIO
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.ImageFile import StubImageFile
 from torch import Tensor
 
+from dyhead_det.data.stores.store import ImageFile, open_image
 from dyhead_det.errors import DatasetError
 from dyhead_det.escaping import printable
-from dyhead_det.files import open_file
 
 logger = logging.getLogger(__name__)
 
@@ -74,18 +76,18 @@ class WrongSizeError(DatasetError):
     """
 
     def __init__(
-        self, path: Path, *, size: tuple[int, int], annotated_size: tuple[int, int]
+        self, file: ImageFile, *, size: tuple[int, int], annotated_size: tuple[int, int]
     ) -> None:
         has, wanted = (f"{width} x {height}" for width, height in (size, annotated_size))
         self.sizes = f"{has} pixels, annotated for {wanted}"
         super().__init__(
-            f"{path} has {has} pixels, but its annotations are made for {wanted}: the boxes would "
+            f"{file} has {has} pixels, but its annotations are made for {wanted}: the boxes would "
             f"be wrong; use the original image, or correct its entry in the annotation file"
         )
 
 
 def read_image(
-    path: Path,
+    file: ImageFile,
     *,
     annotated_size: tuple[int, int] | None = None,
     resized_to: tuple[int, int] | None = None,
@@ -94,7 +96,7 @@ def read_image(
     """Read an image file.
 
     Args:
-        path: In any format that Pillow decodes.
+        file: In any format that Pillow decodes.
         annotated_size: width and height that the annotations refer to.
         resized_to: bounds of the shorter and the longer edge in pixels that the picture will be
             made to fit. A JPEG is then decoded at 1/2, 1/4 or 1/8 of its size, which is several
@@ -108,31 +110,43 @@ def read_image(
     Raises:
         DatasetError: if the file is missing or damaged, or its size is not the annotated one.
     """
-    with _named_errors(path), open_file(path) as file:
+    with _named_errors(file), open_image(file) as opened:
         try:
-            return _read(file, path, annotated_size=annotated_size, resized_to=resized_to)
+            return _read(opened, file, annotated_size=annotated_size, resized_to=resized_to)
         except OSError:
-            completed = _completed_jpeg(file)
+            completed = _completed_jpeg(opened)
             if completed is None:
                 raise
-            image = _read(completed, path, annotated_size=annotated_size, resized_to=resized_to)
-    warn(f"{path} lacks the end marker of a JPEG file; all of its pixels are there and are used")
+            image = _read(completed, file, annotated_size=annotated_size, resized_to=resized_to)
+    warn(f"{file} lacks the end marker of a JPEG file; all of its pixels are there and are used")
     return image
 
 
-def image_size(path: Path) -> tuple[int, int]:
+def held(file: ImageFile) -> ImageFile:
+    """Return a file to be read several times, which is fetched once where it is far away.
+
+    Raises:
+        DatasetError: if the file is missing or cannot be read.
+    """
+    if isinstance(file, Path):
+        return file
+    with _named_errors(file):
+        return replace(file, content=file.store.read(file.name))
+
+
+def image_size(file: ImageFile) -> tuple[int, int]:
     """Return width and height of the picture as shown, reading only the head of the file.
 
     Raises:
         DatasetError: if the file is missing or is no image.
     """
-    with _named_errors(path), open_file(path) as file, Image.open(file) as image:
+    with _named_errors(file), open_image(file) as opened, Image.open(opened) as image:
         return _shown_size(image)
 
 
-def stored_size(path: Path) -> tuple[int, int]:
+def stored_size(file: ImageFile) -> tuple[int, int]:
     """Return width and height of the picture as stored, not yet turned; else as `image_size`."""
-    with _named_errors(path), open_file(path) as file, Image.open(file) as image:
+    with _named_errors(file), open_image(file) as opened, Image.open(opened) as image:
         return image.size
 
 
@@ -171,16 +185,16 @@ def rgb_tensor(image: Image.Image) -> Tensor:
 
 
 def _read(
-    file: BinaryIO,
-    path: Path,
+    opened: BinaryIO,
+    file: ImageFile,
     *,
     annotated_size: tuple[int, int] | None,
     resized_to: tuple[int, int] | None,
 ) -> Tensor:
-    with Image.open(file) as image:
+    with Image.open(opened) as image:
         turn = _turn(image)
         if annotated_size is not None and annotated_size != _shown_size(image):
-            _require_size(image, path, annotated_size)
+            _require_size(image, file, annotated_size)
             turn = None
         reduced = image if resized_to is None else _reduced(image, resized_to)
         return rgb_tensor(_turned(reduced, turn))
@@ -212,7 +226,7 @@ def _decoded(content: bytes) -> bytes:
 
 
 @contextmanager
-def _named_errors(path: Path) -> Iterator[None]:
+def _named_errors(file: ImageFile) -> Iterator[None]:
     """Let every way in which reading an image fails be a `DatasetError` that names the file."""
     try:
         # Pillow warns of odd metadata and of large pictures that it decodes all the same.
@@ -220,28 +234,35 @@ def _named_errors(path: Path) -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except FileNotFoundError as error:
-        raise DatasetError(f"no image file at {path}") from error
+        raise DatasetError(f"no image file at {file}") from error
     except Image.DecompressionBombError as error:
         raise DatasetError(
-            f"{path} is too large to be decoded; cut it in tiles: {error}"
+            f"{file} is too large to be decoded; cut it in tiles: {error}"
         ) from error
     except MemoryError as error:
-        raise DatasetError(f"{path} does not fit into memory; cut it in tiles") from error
+        raise DatasetError(f"{file} does not fit into memory; cut it in tiles") from error
     except UnidentifiedImageError as error:
-        is_empty = path.exists() and not path.stat().st_size
-        reason = "it is empty" if is_empty else "it is damaged or of another kind"
-        raise DatasetError(f"{path} cannot be read as an image, {reason}") from error
+        reason = "it is empty" if _is_empty(file) else "it is damaged or of another kind"
+        raise DatasetError(f"{file} cannot be read as an image, {reason}") from error
     except _DECODER_ERRORS as error:
         if isinstance(error, OSError) and error.strerror:
-            raise DatasetError(f"{path} cannot be read as an image: {error.strerror}") from error
+            raise DatasetError(f"{file} cannot be read as an image: {error.strerror}") from error
         raise DatasetError(
-            f"{path} cannot be read as an image, it is damaged or of another kind: "
+            f"{file} cannot be read as an image, it is damaged or of another kind: "
             f"{printable(error, max_length=200)}"
         ) from error
 
 
+def _is_empty(file: ImageFile) -> bool:
+    try:
+        with open_image(file) as opened:
+            return not opened.read(1)
+    except OSError:  # meanwhile it is gone
+        return False
+
+
 def _is_stub(factory: object) -> bool:
-    return isinstance(factory, type) and issubclass(factory, ImageFile.StubImageFile)
+    return isinstance(factory, type) and issubclass(factory, StubImageFile)
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
@@ -265,9 +286,9 @@ def _shown_size(image: Image.Image) -> tuple[int, int]:
     return (height, width) if is_transposed else (width, height)
 
 
-def _require_size(image: Image.Image, path: Path, annotated_size: tuple[int, int]) -> None:
+def _require_size(image: Image.Image, file: ImageFile, annotated_size: tuple[int, int]) -> None:
     if annotated_size != image.size:
-        raise WrongSizeError(path, size=image.size, annotated_size=annotated_size)
+        raise WrongSizeError(file, size=image.size, annotated_size=annotated_size)
 
 
 def _reduced(image: Image.Image, resized_to: tuple[int, int]) -> Image.Image:

@@ -1,4 +1,4 @@
-"""A function of many image files, several at once, with a progress bar."""
+"""A function of many files, several at once, with a progress bar."""
 
 import os
 import warnings
@@ -16,14 +16,15 @@ Result = TypeVar("Result")
 
 
 def map_in_threads(
-    function: Callable[[Item], Result], items: Sequence[Item], *, title: str
+    function: Callable[[Item], Result], items: Sequence[Item], *, title: str, unit: str = "image"
 ) -> Iterator[Result]:
     """Yield the results in the order of the items; warnings are silent meanwhile.
 
     Args:
         function: May run in several threads at once.
-        items: Image files, or what stands for them.
+        items: Files, or what stands for them.
         title: Of the progress bar.
+        unit: What it counts.
     """
     pool = ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1))
     try:
@@ -33,7 +34,7 @@ def map_in_threads(
                 pool.map(function, items),
                 total=len(items),
                 desc=title,
-                unit="image",
+                unit=unit,
                 leave=False,
                 disable=None,
             )

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dyhead_det.data.coco.dataset import CocoDataset
-from dyhead_det.data.coco.image_folder import composed
 from dyhead_det.data.coco.records import Flags
+from dyhead_det.data.stores.folder import composed
 from dyhead_det.errors import DatasetError
 from dyhead_det.escaping import printable
 

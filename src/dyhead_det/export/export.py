@@ -16,6 +16,7 @@ from tqdm import tqdm
 from dyhead_det.checkpoints.checkpoint import load_checkpoint
 from dyhead_det.config.schema import RunConfig
 from dyhead_det.data.build_datasets import load_validation_data
+from dyhead_det.data.images import read_image
 from dyhead_det.distributed.device import images_to_device
 from dyhead_det.errors import ConfigError, DatasetError, ExportError
 from dyhead_det.escaping import printable
@@ -172,9 +173,9 @@ def _default_images(config: RunConfig) -> Iterator[tuple[Tensor, str]]:
         dataset = None
     if dataset is not None:
         for index in range(min(NUM_TRIED_IMAGES, len(dataset))):
-            path = dataset.path(index)
+            file = dataset.image_file(index)
             try:
-                yield as_image(path), str(path)
+                yield read_image(file), str(file)
             except DatasetError as error:
                 logger.warning("not looked at: %s", error)
     size = (3, config.model.input.short_edge, config.model.input.long_edge)
@@ -207,7 +208,7 @@ def _calibration_inputs(folder: Path, options: ExportOptions) -> Iterator[NDArra
     step = max(1, len(sources) // NUM_CALIBRATION_IMAGES)
     chosen = sources[::step][:NUM_CALIBRATION_IMAGES]
     for source in tqdm(chosen, desc="calibration", unit="image", leave=False, disable=None):
-        image = _as_input(as_image(source.path), options).numpy()
+        image = _as_input(read_image(source.path), options).numpy()
         if options.batch is None:
             yield image
         else:

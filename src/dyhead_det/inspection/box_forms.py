@@ -7,22 +7,23 @@ import numpy as np
 from dyhead_det.data.coco import records as read
 from dyhead_det.data.coco.box_frames import RELATIVE
 from dyhead_det.data.coco.file import CocoRecords
-from dyhead_det.data.coco.image_folder import ImageFolder
 from dyhead_det.data.coco.images import read_images
 from dyhead_det.data.coco.problems import AnnotationProblems
 from dyhead_det.data.coco.records import Floats, Record
+from dyhead_det.data.stores.locate import open_store
+from dyhead_det.data.stores.store import ImageLocation
 
 # Of the boxes that must lie inside their image for a form to be the one that is meant.
 _NEARLY_ALL = 0.98
 _TOLERANCE = 1e-3  # shares of an image, which many tools round
 
 
-def as_xywh_pixels(records: CocoRecords, images: Path, frame: str) -> list[Record]:
+def as_xywh_pixels(records: CocoRecords, images: ImageLocation, frame: str) -> list[Record]:
     """Return the annotations of a file whose boxes were recognized as relative or as corners.
 
     Args:
         records: of the file.
-        images: the folder of its images, for sizes that it does not tell.
+        images: where its images lie, for sizes that it does not tell.
         frame: `RELATIVE` or `CORNERS`.
 
     Returns:
@@ -30,7 +31,7 @@ def as_xywh_pixels(records: CocoRecords, images: Path, frame: str) -> list[Recor
         fractions mean.
     """
     written, is_absent, is_malformed = read.boxes([r.get("bbox") for r in records.annotations])
-    columns = read_images(records.images, AnnotationProblems(images), ImageFolder(images))
+    columns = read_images(records.images, AnnotationProblems(Path()), open_store(images))
     rows = columns.ids.rows_of([record.get("image_id") for record in records.annotations])
     sizes_wh = np.concatenate([columns.sizes_wh, [[0, 0]]])[rows]
     is_known = ~is_absent & ~is_malformed & (sizes_wh > 0).all(axis=1)

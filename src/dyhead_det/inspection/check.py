@@ -11,7 +11,6 @@ from dyhead_det.data.build_datasets import REQUIREMENTS, held_out_images
 from dyhead_det.data.class_choice import choose_classes
 from dyhead_det.data.coco.box_frames import CORNERS, RELATIVE
 from dyhead_det.data.coco.dataset import CocoDataset, missing_images, require_images
-from dyhead_det.data.coco.image_folder import ImageFolder
 from dyhead_det.data.coco.problems import AnnotationProblems
 from dyhead_det.data.coco.records import Flags
 from dyhead_det.data.formats.read import read_annotations
@@ -81,7 +80,7 @@ class DatasetCheck:
         return {
             "split": self.dataset.split,
             "annotations": str(self.dataset.annotations_path),
-            "images": str(self.dataset.images_folder),
+            "images": str(self.dataset.images),
             "num_images": len(self.dataset),
             "num_opened": self.num_opened,
             "num_boxes": len(self.dataset.labels),
@@ -181,13 +180,16 @@ def check_dataset(
     dataset, problems, found, titles = read_annotations(
         source, part=split, broken_images="skip" if skips_broken else "error"
     )
-    missing = missing_images(dataset)
+    try:
+        missing, absence = missing_images(dataset), None
+    except DatasetError as error:
+        missing, absence = [*dataset.file_names], str(error)
     name = str(dataset.annotations_path)
     if found.format != "coco":
         name = f"{name} ({found.split})"
-    unmet = _unmet(dataset, missing, name, skips_broken=skips_broken)
+    unmet = _unmet(dataset, absence or missing, name, skips_broken=skips_broken)
     if skips_broken:
-        problems.repair(f"images that are not in {dataset.images_folder}, left out", missing)
+        problems.repair(f"images that are not in {dataset.images}, left out", missing)
     # Boxes that are no pixels would all look odd.
     if len(dataset) and not any(k.startswith((RELATIVE, CORNERS)) for k in problems.refused):
         add_suspicions(dataset, problems, titles)
@@ -228,18 +230,25 @@ def _shared_with_share(
 
 
 def _unmet(
-    dataset: CocoDataset, missing: Sequence[str], where: str, *, skips_broken: bool
+    dataset: CocoDataset, missing: Sequence[str] | str, where: str, *, skips_broken: bool
 ) -> list[Finding]:
-    """Return why training would not start although every record can be read."""
-    folder = dataset.images_folder
+    """Return why training would not start although every record can be read.
+
+    Args:
+        dataset: what can be used.
+        missing: the names of images that are not there; or why none is.
+        where: what messages call the data set.
+        skips_broken: images that are not there are no errors.
+    """
     found = []
-    if not skips_broken and not folder.is_dir():
-        found.append(Finding("error", where, f"no images folder at {folder}"))
+    if not skips_broken and isinstance(missing, str):
+        found.append(Finding("error", where, missing))
     elif not skips_broken and missing:
-        on_disk = ImageFolder(folder)
-        there = {name: on_disk.in_another_case(name) for name in missing}
+        there = {name: dataset.images.in_another_case(name) for name in missing}
         items = (f"{name} (there is {other})" if other else name for name, other in there.items())
-        found.append(Finding("error", where, f"images that are not in {folder}", tuple(items)))
+        found.append(
+            Finding("error", where, f"images that are not in {dataset.images}", tuple(items))
+        )
     for requirement in REQUIREMENTS:
         if requirement is require_images:  # which names the first few only
             continue
@@ -256,8 +265,8 @@ def _open_all(
     """Open images, add what is wrong with them, and return fingerprints; and names without any."""
     fingerprints, unreadable = {}, []
     for index, opened in zip(indices, open_images(dataset, indices), strict=True):
-        path, name = dataset.path(index), dataset.file_names[index]
-        report_opened(opened, path, name, problems, skips_broken=skips_broken)
+        file, name = dataset.image_file(index), dataset.file_names[index]
+        report_opened(opened, file, name, problems, skips_broken=skips_broken)
         if opened.fingerprint is not None:
             fingerprints[index] = opened.fingerprint
         elif not isinstance(opened.error, WrongSizeError):

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from dyhead_det.data.coco.dataset import CocoDataset
 from dyhead_det.data.coco.problems import AnnotationProblems
-from dyhead_det.data.images import WrongSizeError, image_size, read_image, stored_size
+from dyhead_det.data.images import WrongSizeError, held, image_size, read_image, stored_size
 from dyhead_det.data.in_threads import map_in_threads
+from dyhead_det.data.stores.store import ImageFile
 from dyhead_det.errors import DatasetError
 from dyhead_det.inspection.same_pictures import Fingerprint, fingerprint
 
@@ -33,20 +33,21 @@ class OpenedImage:
 def open_images(dataset: CocoDataset, indices: list[int]) -> Iterator[OpenedImage]:
     """Yield what opening each of some images shows, in their order, with a progress bar."""
     return map_in_threads(
-        lambda i: _open(dataset.path(i), dataset.size_wh(i)),
+        lambda i: _open(dataset.image_file(i), dataset.size_wh(i)),
         indices,
         title=f"check {dataset.split}",
     )
 
 
-def _open(path: Path, annotated_size: tuple[int, int]) -> OpenedImage:
+def _open(file: ImageFile, annotated_size: tuple[int, int]) -> OpenedImage:
     flaws: list[str] = []
     try:
+        file = held(file)
         image = read_image(
-            path, annotated_size=annotated_size, resized_to=_ENOUGH, warn=flaws.append
+            file, annotated_size=annotated_size, resized_to=_ENOUGH, warn=flaws.append
         )
-        shown, stored = image_size(path), stored_size(path)
-        own = fingerprint(path, image)
+        shown, stored = image_size(file), stored_size(file)
+        own = fingerprint(file, image)
     except DatasetError as error:
         return OpenedImage(error=error)
     if shown == stored:
@@ -56,14 +57,19 @@ def _open(path: Path, annotated_size: tuple[int, int]) -> OpenedImage:
 
 
 def report_opened(
-    opened: OpenedImage, path: Path, name: str, problems: AnnotationProblems, *, skips_broken: bool
+    opened: OpenedImage,
+    file: ImageFile,
+    name: str,
+    problems: AnnotationProblems,
+    *,
+    skips_broken: bool,
 ) -> None:
     """Add what is wrong with an image to the problems of its data set."""
     report = problems.repair if skips_broken else problems.refuse
     if isinstance(opened.error, WrongSizeError):
         report("images of another size than annotated", [f"{name}: {opened.error.sizes}"])
     elif opened.error is not None:
-        reason = str(opened.error).removeprefix(f"{path} ")
+        reason = str(opened.error).removeprefix(f"{file} ")
         report("images that cannot be read", [f"{name}: {reason}"])
     if opened.flaws:
         problems.repair("images that lack their end marker, read all the same", [name])

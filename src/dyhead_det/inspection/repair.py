@@ -23,6 +23,7 @@ from dyhead_det.data.coco.identifiers import Identifiers
 from dyhead_det.data.coco.problems import AnnotationProblems, summary
 from dyhead_det.data.coco.records import Record
 from dyhead_det.data.formats.source import Source, find_source
+from dyhead_det.data.stores.store import ImageLocation
 from dyhead_det.errors import ConfigError, DatasetError
 from dyhead_det.files import require_new, require_writable, written_whole
 from dyhead_det.inspection.box_forms import as_xywh_pixels
@@ -108,7 +109,7 @@ def write_repaired(
     checked: DatasetCheck, copy: Path, *, opens_images: bool = True
 ) -> tuple[RepairedFile, Check]:
     """Write a repaired copy of what was checked, and check that."""
-    images = checked.dataset.images_folder
+    images = checked.dataset.images.location
     repaired = repair_file(checked.dataset.annotations_path, images, checked.unreadable)
     repaired.write(copy)
     again = check_dataset(Source(copy, images), opens_images=opens_images)
@@ -121,13 +122,13 @@ def changes_path(copy: Path) -> Path:
 
 
 def repair_file(
-    annotations: Path, images: Path, unreadable: frozenset[str] = frozenset()
+    annotations: Path, images: ImageLocation, unreadable: frozenset[str] = frozenset()
 ) -> RepairedFile:
     """Repair a COCO file in memory.
 
     Args:
         annotations: the file, which is not touched.
-        images: the folder of its images.
+        images: where its images lie.
         unreadable: names of image files to leave out, with their annotations.
 
     Raises:

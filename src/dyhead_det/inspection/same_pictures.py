@@ -8,7 +8,6 @@ square.
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from dyhead_det.files import open_file
+from dyhead_det.data.stores.store import ImageFile, open_image
 
 _SIDE, _FREQUENCIES = 32, 8  # of the gray copy that is hashed, along each axis
 _COPY_SIDE = 16  # of the copy in color
@@ -47,19 +46,19 @@ class Fingerprint(NamedTuple):
     copy: NDArray[np.uint8]
 
 
-def fingerprint(path: Path, image: Tensor) -> Fingerprint:
+def fingerprint(file: ImageFile, image: Tensor) -> Fingerprint:
     """Return what an image file is compared by.
 
     Args:
-        path: the file.
+        file: the file.
         image: what was read from it, (3, H, W) uint8, at any scale.
 
     Raises:
         OSError: if the file cannot be read.
     """
     checksum = hashlib.blake2b(digest_size=16)
-    with open_file(path) as file:
-        while block := file.read(_BLOCK):
+    with open_image(file) as opened:
+        while block := opened.read(_BLOCK):
             checksum.update(block)
     picture = Image.fromarray(image.permute(1, 2, 0).numpy())
     gray = picture.convert("L").resize((_SIDE, _SIDE), Image.Resampling.BOX)

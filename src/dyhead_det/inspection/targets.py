@@ -17,6 +17,8 @@ from dyhead_det.data.coco.dataset import CocoDataset
 from dyhead_det.data.formats.parts import part_sources
 from dyhead_det.data.formats.source import YAML_SUFFIXES, Source
 from dyhead_det.data.formats.yolo_config import is_yolo_config, read_yaml_mapping
+from dyhead_det.data.stores.locate import location_text
+from dyhead_det.data.stores.store import ImageLocation
 from dyhead_det.errors import ConfigError, DatasetError
 
 # The detector whose anchors and input size count where no run is named.
@@ -65,7 +67,7 @@ class Target:
 def read_target(
     path: Path,
     *,
-    images: Path | None = None,
+    images: ImageLocation | None = None,
     also: Sequence[Path] = (),
     overrides: Sequence[str] = (),
 ) -> Target:
@@ -74,7 +76,7 @@ def read_target(
     Args:
         path: the YAML file of a run; or a data set: a COCO file, a folder in any format, or YOLO's
             `data.yaml`.
-        images: the folder of the images of COCO files; None looks for it.
+        images: where the images of COCO files are; None looks for it.
         also: other COCO files of the same folder.
         overrides: values of the YAML file of a run, ``key.path=value``.
 
@@ -117,6 +119,6 @@ def _section(source: Source) -> SplitConfig:
     """Return the section of a configuration that names a source."""
     return SplitConfig(
         annotations=str(source.annotations.absolute()),
-        images=None if source.images is None else str(source.images.absolute()),
+        images=None if source.images is None else location_text(source.images),
         split=source.split,
     )

@@ -13,6 +13,7 @@ from dyhead_det.data.build_datasets import load_evaluation_data
 from dyhead_det.data.build_loaders import evaluation_loader
 from dyhead_det.data.coco.dataset import CocoDataset
 from dyhead_det.data.statistics import fingerprint
+from dyhead_det.data.stores.locate import image_location
 from dyhead_det.distributed.agreement import require_agreement
 from dyhead_det.distributed.launch import init_process_group
 from dyhead_det.distributed.rank_zero import local_main_first, main_only
@@ -61,7 +62,7 @@ def evaluate_checkpoint(
             beside the checkpoint.
         data: A COCO file, a folder in any format, YOLO's `data.yaml`, or a YAML file with root,
             annotations and images.
-        images: The folder of the images of a COCO file; None looks for it.
+        images: The images of a COCO file: a folder, tar archives or a URL; None looks for them.
         backend: Who computes the numbers.
         batch_size: Images at a time.
         amp: Half precision to compute in, as `load` takes it.
@@ -134,7 +135,7 @@ def evaluate_checkpoint(
         dataset = load_evaluation_data(
             reading,
             data=None if data is None else Path(data),
-            images=None if images is None else Path(images),
+            images=None if images is None else image_location(str(images)),
             categories=checkpoint.categories,
         )
         if data is None:

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from dyhead_det.data.coco.dataset import CocoDataset
 from dyhead_det.data.images import read_image
+from dyhead_det.data.stores.locate import open_store
+from dyhead_det.data.stores.store import ImageFile, ImageLocation
 from dyhead_det.errors import DatasetError
 from dyhead_det.evaluation.analysis.analyze import Analysis
 from dyhead_det.evaluation.analysis.curves import RECALLS, SCORES
@@ -110,32 +112,34 @@ def images_of(dataset: CocoDataset) -> ImagesById:
     return ImagesById(
         lambda image_id: str(dataset.file_names[index_of[image_id]]),
         lambda image_id: _read(
-            dataset.path(index_of[image_id]), dataset.size_wh(index_of[image_id])
+            dataset.image_file(index_of[image_id]), dataset.size_wh(index_of[image_id])
         ),
     )
 
 
-def images_in(folder: Path | None, images: Sequence[Mapping[str, Any]]) -> ImagesById:
-    """Return where the images of a results file are: below a folder, by their file names.
+def images_in(location: ImageLocation | None, images: Sequence[Mapping[str, Any]]) -> ImagesById:
+    """Return where the images of a results file are, by their file names.
 
     Args:
-        folder: None where there are only names.
+        location: as `open_store` takes it; None where there are only names.
         images: of the ground truth, with `id`, `original_id` and `file_name`.
     """
     names = {
         image["id"]: str(image["file_name"] or f"image {image['original_id']}") for image in images
     }
 
+    store = None if location is None else open_store(location)
+
     def read(image_id: int) -> Tensor | None:
-        return None if folder is None else _read(folder / names[image_id], None)
+        return None if store is None else _read(store.file(names[image_id]), None)
 
     return ImagesById(names.__getitem__, read)
 
 
-def _read(path: Path, annotated_size: tuple[int, int] | None) -> Tensor | None:
+def _read(file: ImageFile, annotated_size: tuple[int, int] | None) -> Tensor | None:
     """Read an image; one that cannot be read is a warning."""
     try:
-        return read_image(path, annotated_size=annotated_size)
+        return read_image(file, annotated_size=annotated_size)
     except DatasetError as error:
         logger.warning("left out: %s", error)
         return None

@@ -167,9 +167,9 @@ def readable_images(dataset: CocoDataset, chosen: Sequence[int]) -> Iterator[tup
     others = (index for index in range(len(dataset)) if index not in chosen)
     for index in chosen:
         for candidate in itertools.chain([index], itertools.islice(others, 2)):
-            path, size_wh = dataset.path(candidate), dataset.size_wh(candidate)
+            file, size_wh = dataset.image_file(candidate), dataset.size_wh(candidate)
             try:
-                image = read_image(path, annotated_size=size_wh)
+                image = read_image(file, annotated_size=size_wh)
             except DatasetError as error:
                 logger.warning("left out: %s", error)
             else:

@@ -107,7 +107,7 @@ def test_eval_takes_a_folder_and_a_data_yaml(yolo, name):
 
 def test_eval_looks_for_the_images_of_a_coco_file(coco, tmp_path):
     found = load_evaluation_data(section("nowhere"), data=coco / "train.json", images=None)
-    assert found.path(0) == coco / "images" / "0.png"
+    assert found.image_file(0) == coco / "images" / "0.png"
     (tmp_path / "other.json").write_bytes((coco / "train.json").read_bytes())
     with pytest.raises(DatasetError, match=r"4 of the 4 images .*\(eval: --images\)"):
         load_evaluation_data(section("nowhere"), data=tmp_path / "other.json", images=None)

@@ -223,7 +223,7 @@ def test_a_data_set_smaller_than_the_batch_gives_one_batch(dataset):
 
 
 def test_no_images_are_refused(coco):
-    empty = load_coco(coco.annotations_path, coco.images_folder, split="train")
+    empty = load_coco(coco.annotations_path, coco.images.location, split="train")
     object.__setattr__(empty, "is_crowd", np.ones(NUM_IMAGES, dtype=np.bool_))
     with pytest.raises(DatasetError, match="no image with an object to train on"):
         train_loader(DetectionDataset(empty.without_empty_images()))

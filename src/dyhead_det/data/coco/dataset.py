@@ -52,11 +52,13 @@ from dyhead_det.contracts import CategoryMap, Target
 from dyhead_det.data.coco.annotations import read_annotations
 from dyhead_det.data.coco.categories import read_categories
 from dyhead_det.data.coco.file import CocoRecords, read_records
-from dyhead_det.data.coco.image_folder import ImageFolder, composed
 from dyhead_det.data.coco.images import read_images
 from dyhead_det.data.coco.packed_text import PackedText
 from dyhead_det.data.coco.problems import AnnotationProblems, shorten
 from dyhead_det.data.coco.records import Flags, Floats, Integers
+from dyhead_det.data.stores.folder import composed
+from dyhead_det.data.stores.locate import open_store
+from dyhead_det.data.stores.store import ImageFile, ImageLocation, ImageStore
 from dyhead_det.errors import DatasetError
 
 
@@ -69,10 +71,10 @@ class CocoDataset:
     Attributes:
         split: the part of the data set that it is, as the configuration calls it.
         annotations_path: the file that was read.
-        images_folder: where the image files lie.
+        images: where the image files lie.
         categories: the classes, in the order of the data set's ids.
         image_ids: (N,) the data set's own ids.
-        file_names: (N,) paths below `images_folder`.
+        file_names: (N,) of the images, with forward slashes.
         sizes_wh: (N, 2) width and height in pixels.
         offsets: (N + 1,) first annotation of each image.
         boxes_xywh: (M, 4) inside their image, to the last digit as in the file unless clipped.
@@ -84,7 +86,7 @@ class CocoDataset:
 
     split: str
     annotations_path: Path
-    images_folder: Path
+    images: ImageStore
     categories: CategoryMap
     image_ids: Integers
     file_names: PackedText
@@ -105,9 +107,9 @@ class CocoDataset:
         """All boxes as ``xyxy`` pixels, (M, 4) float32, crowds included."""
         return _xyxy(self.boxes_xywh)
 
-    def path(self, index: int) -> Path:
-        """Return where the file of image `index` lies."""
-        return self.images_folder / self.file_names[index]
+    def image_file(self, index: int) -> ImageFile:
+        """Return the file of image `index`; errors as `ImageStore.file`."""
+        return self.images.file(self.file_names[index])
 
     def size_wh(self, index: int) -> tuple[int, int]:
         """Return width and height that the boxes of image `index` refer to."""
@@ -201,12 +203,12 @@ class CocoDataset:
         }
 
 
-def load_coco(annotations: Path, images: Path, *, split: str) -> CocoDataset:
+def load_coco(annotations: Path, images: ImageLocation, *, split: str) -> CocoDataset:
     """Read a COCO annotation file, repair what can be repaired, and say so.
 
     Args:
         annotations: the JSON file.
-        images: the folder that its file names refer to.
+        images: where its file names lead to, as `open_store` takes it.
         split: the part of the data set that this is, for messages: ``train`` or ``val``.
 
     Raises:
@@ -218,11 +220,11 @@ def load_coco(annotations: Path, images: Path, *, split: str) -> CocoDataset:
     return dataset
 
 
-def read_coco(images: Path, problems: AnnotationProblems, *, split: str) -> CocoDataset:
+def read_coco(images: ImageLocation, problems: AnnotationProblems, *, split: str) -> CocoDataset:
     """Read an annotation file as `load_coco` does, and leave its problems to the caller.
 
     Args:
-        images: the folder that its file names refer to.
+        images: where its file names lead to, as `open_store` takes it.
         problems: names the file, and gets what was repaired and refused; what was refused is not
             in the data set.
         split: the part of the data set that this is: ``train`` or ``val``.
@@ -236,12 +238,13 @@ def read_coco(images: Path, problems: AnnotationProblems, *, split: str) -> Coco
 
 
 def build_dataset(
-    records: CocoRecords, images: Path, problems: AnnotationProblems, *, split: str
+    records: CocoRecords, images: ImageLocation, problems: AnnotationProblems, *, split: str
 ) -> CocoDataset:
     """Check and repair records, whatever format they come from; arguments as in `read_coco`."""
     category_ids = [record.get("category_id") for record in records.annotations]
     categories = read_categories(records.categories, category_ids, problems)
-    image_columns = read_images(records.images, problems, ImageFolder(images))
+    store = open_store(images)
+    image_columns = read_images(records.images, problems, store)
     columns = read_annotations(
         records.annotations, image_columns, categories, problems, titles=records.titles
     )
@@ -251,7 +254,7 @@ def build_dataset(
     return CocoDataset(
         split=split,
         annotations_path=problems.annotations_path,
-        images_folder=images,
+        images=store,
         categories=categories.categories,
         image_ids=image_columns.ids.numbers,
         file_names=PackedText.pack(image_columns.file_names),
@@ -266,9 +269,12 @@ def build_dataset(
 
 
 def missing_images(dataset: CocoDataset) -> list[str]:
-    """Return the file names that the annotations list and the images folder does not have."""
-    folder = ImageFolder(dataset.images_folder)
-    return [name for name in dataset.file_names if name not in folder]
+    """Return the file names that the annotations list and no image has.
+
+    Raises:
+        DatasetError: if the folder is not there, or a name stands for several files.
+    """
+    return dataset.images.missing(dataset.file_names)
 
 
 def require_images(dataset: CocoDataset) -> None:
@@ -278,20 +284,20 @@ def require_images(dataset: CocoDataset) -> None:
         DatasetError: with the first missing names and how many there are.
     """
     key = f"data.{dataset.split}.images" + " (eval: --images)" * (dataset.split == "val")
-    if not dataset.images_folder.is_dir():
-        raise DatasetError(f"no images folder at {dataset.images_folder}; check {key}")
-    missing = missing_images(dataset)
+    try:
+        missing = missing_images(dataset)
+    except DatasetError as error:
+        raise DatasetError(f"{error}; check {key}") from error
     if not missing:
         return
-    folder = ImageFolder(dataset.images_folder)
-    in_another_case = {name: folder.in_another_case(name) for name in missing}
+    in_another_case = {name: dataset.images.in_another_case(name) for name in missing}
     renamed = [f"{name} is {there}" for name, there in in_another_case.items() if there]
     in_case = (
         f" ({len(renamed)} differ in upper and lower case only: {shorten(renamed, len(renamed))})"
     )
     raise DatasetError(
         f"{len(missing)} of the {len(dataset)} images that {dataset.annotations_path} lists "
-        f"are not in {dataset.images_folder}: {shorten(missing, len(missing))}"
+        f"are not in {dataset.images}: {shorten(missing, len(missing))}"
         f"{in_case if renamed else ''}; check {key}, or set data.broken_images "
         "to skip (eval: --broken-images skip)"
     )

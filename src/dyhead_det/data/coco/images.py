@@ -10,10 +10,11 @@ import numpy as np
 
 from dyhead_det.data.coco import records as read
 from dyhead_det.data.coco.identifiers import Identifiers
-from dyhead_det.data.coco.image_folder import ImageFolder, composed
 from dyhead_det.data.coco.problems import AnnotationProblems
 from dyhead_det.data.coco.records import Flags, Integers, Record
 from dyhead_det.data.images import image_size
+from dyhead_det.data.stores.folder import composed
+from dyhead_det.data.stores.store import ImageStore
 from dyhead_det.errors import DatasetError
 
 # Empty, absolute, with a drive, a folder, with a part "..", or nothing that a file can be called.
@@ -43,25 +44,25 @@ class ImageColumns:
 
 
 def read_images(
-    records: Sequence[Record], problems: AnnotationProblems, folder: ImageFolder
+    records: Sequence[Record], problems: AnnotationProblems, store: ImageStore
 ) -> ImageColumns:
     """Read the images, each once.
 
     Args:
         records: the section of the file.
         problems: gets what was repaired and what is refused.
-        folder: of the image files, for what the records do not say.
+        store: of the image files, for what the records do not say.
     """
     ids = Identifiers.of([record.get("id") for record in records])
     problems.refuse("images without an id, positions", np.flatnonzero(~ids.is_known))
     problems.repair("image ids that are text, numbered from 1 (in results too)", ids.texts())
-    names = _file_names(records, ids, problems, folder)
+    names = _file_names(records, ids, problems, store)
     problems.repair(
         "images that list classes looked for and not found (LVIS); classes that nobody looked for "
         "are taken as absent too, unlike in LVIS's own AP",
         [ids[row] for row, record in enumerate(records) if "neg_category_ids" in record],
     )
-    sizes_wh = _sizes(records, ids, names, problems, folder)
+    sizes_wh = _sizes(records, ids, names, problems, store)
 
     is_first = _first_of_each(ids, names, sizes_wh, problems)
     file_names = tuple(names[row] for row in np.flatnonzero(is_first))
@@ -72,7 +73,7 @@ def read_images(
 
 
 def _file_names(
-    records: Sequence[Record], ids: Identifiers, problems: AnnotationProblems, folder: ImageFolder
+    records: Sequence[Record], ids: Identifiers, problems: AnnotationProblems, store: ImageStore
 ) -> list[str]:
     """Return the names as they are spelled in the folder, "" where there is none."""
     names = []
@@ -82,7 +83,7 @@ def _file_names(
         if name is not None and "\\" in str(written):
             problems.repair("file_name with backslashes, read as folders, image ids", [ids[row]])
         if name is None and (written is None or written == ""):
-            name = _name_from_url(record.get("coco_url"), folder)
+            name = _name_from_url(record.get("coco_url"), store)
             if name is not None:
                 problems.repair("images without file_name, called as in coco_url", [name])
         if name is None:
@@ -90,7 +91,7 @@ def _file_names(
                 "images whose file_name is no path inside the images folder",
                 [f"image id {ids[row]}: {_SHORT.repr(written)}"],
             )
-        names.append(folder.spelled_as_on_disk(name) if name else "")
+        names.append(store.spelled_as_there(name) if name else "")
     return names
 
 
@@ -107,7 +108,7 @@ def relative_name(written: object) -> str | None:
         return None
 
 
-def _name_from_url(url: object, folder: ImageFolder) -> str | None:
+def _name_from_url(url: object, store: ImageStore) -> str | None:
     """Return folder and file of a `coco_url`, which is all that LVIS v1 tells of an image's name.
 
     Its images lie in the folders of COCO, ``train2017`` and ``val2017``; where the images folder
@@ -120,7 +121,7 @@ def _name_from_url(url: object, folder: ImageFolder) -> str | None:
     except ValueError:
         return None
     below, alone = relative_name("/".join(parts[-2:]).lstrip("/")), relative_name(parts[-1])
-    return alone if alone and alone in folder and (below is None or below not in folder) else below
+    return alone if alone and alone in store and (below is None or below not in store) else below
 
 
 def _sizes(
@@ -128,7 +129,7 @@ def _sizes(
     ids: Identifiers,
     names: Sequence[str],
     problems: AnnotationProblems,
-    folder: ImageFolder,
+    store: ImageStore,
 ) -> Integers:
     """Return width and height of every image, (N, 2), 0 where they cannot be known."""
     columns = [
@@ -139,7 +140,7 @@ def _sizes(
     for row in np.flatnonzero(is_unknown).tolist():
         name = names[row]
         title = f"image id {ids[row]}: {name}"
-        measured = _measured(folder, name) if name else None
+        measured = _measured(store, name) if name else None
         sizes_wh[row] = measured or (0, 0)
         if measured:
             problems.repair(
@@ -152,9 +153,9 @@ def _sizes(
     return sizes_wh
 
 
-def _measured(folder: ImageFolder, name: str) -> tuple[int, int] | None:
+def _measured(store: ImageStore, name: str) -> tuple[int, int] | None:
     try:
-        return image_size(folder.path / name)
+        return image_size(store.file(name))
     except DatasetError:
         return None
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from dyhead_det.contracts import Category, CategoryMap
 from dyhead_det.data.coco.alignment import relabeled
 from dyhead_det.data.coco.dataset import CocoDataset
+from dyhead_det.data.stores.store import ImageFile
 from dyhead_det.errors import DatasetError
 
 # What lists of one name a line, and other systems, cannot have in a name; blanks at its ends too.
@@ -34,9 +35,9 @@ class OutputImage:
     name: str
 
     @property
-    def path(self) -> Path:
-        """Where the file lies."""
-        return self.dataset.path(self.index)
+    def file(self) -> ImageFile:
+        """The image file that there is."""
+        return self.dataset.image_file(self.index)
 
     @property
     def stem(self) -> str:
@@ -96,13 +97,14 @@ class Output:
         return cls(categories, images)
 
     def with_names_below(self, folder: Path) -> "Output":
-        """Return the same with the names that the files have below a folder."""
+        """Return the same with the names that the files, all of the disk, have below a folder."""
         return replace(
             self,
             parts={
                 part: [
-                    replace(image, name=image.path.absolute().relative_to(folder).as_posix())
+                    replace(image, name=image.file.absolute().relative_to(folder).as_posix())
                     for image in images
+                    if isinstance(image.file, Path)
                 ]
                 for part, images in self.parts.items()
             },

@@ -19,6 +19,7 @@ from dyhead_det.data.formats.source import FoundSource, Part, Source, find_sourc
 from dyhead_det.data.formats.voc import find_voc, read_voc
 from dyhead_det.data.formats.yolo import read_yolo
 from dyhead_det.data.formats.yolo_config import read_yolo_config
+from dyhead_det.data.stores.locate import folder_path
 from dyhead_det.errors import DatasetError
 
 
@@ -94,7 +95,13 @@ def _read(
         problems = AnnotationProblems(found.annotations)
         records, images = read_yolo(config, found.split, problems, broken_images=broken_images)
     else:
-        files = find_voc(found.annotations, split=found.split, images=found.images)
+        folder = None if found.images is None else folder_path(found.images)
+        if folder is None and found.images is not None:
+            raise DatasetError(
+                f"{found.images}: images in archives or behind a URL go with COCO annotations; "
+                "write them by dyhead-det data convert --to coco"
+            )
+        files = find_voc(found.annotations, split=found.split, images=folder)
         problems, images = AnnotationProblems(files.named_by), files.images
         records = read_voc(files, problems)
     for section in ("images", "categories"):

@@ -17,6 +17,7 @@ from typing import Literal
 
 from dyhead_det.data.formats.part_names import PARTS, names_of_part
 from dyhead_det.data.formats.voc import IMAGE_SETS
+from dyhead_det.data.stores.store import ImageLocation
 from dyhead_det.errors import DatasetError
 from dyhead_det.escaping import listed
 from dyhead_det.files import video_advice
@@ -34,14 +35,14 @@ class Source:
 
     Attributes:
         annotations: a file, or the folder of a data set.
-        images: the folder of the images; None for where the format has them.
+        images: where the images are, as `open_store` takes it; None for where the format has them.
         format: how the annotations are written; ``auto`` looks.
         split: which part of a YOLO or VOC data set, or of a folder with several COCO files; None
             for that which is asked for.
     """
 
     annotations: Path
-    images: Path | None = None
+    images: ImageLocation | None = None
     format: AnyFormat = "auto"
     split: str | None = None
 
@@ -56,7 +57,7 @@ class FoundSource:
 
     format: Format
     annotations: Path
-    images: Path | None
+    images: ImageLocation | None
     split: str
 
 

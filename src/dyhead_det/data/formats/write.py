@@ -15,6 +15,8 @@ from dyhead_det.data.formats.voc import LABELS
 from dyhead_det.data.formats.write_coco import write_coco
 from dyhead_det.data.formats.write_voc import write_voc
 from dyhead_det.data.formats.write_yolo import write_yolo
+from dyhead_det.data.images import held
+from dyhead_det.data.stores.locate import folder_path
 from dyhead_det.errors import ConfigError
 from dyhead_det.escaping import listed
 from dyhead_det.files import folder_written_whole, link_or_copy
@@ -69,8 +71,15 @@ def write_dataset(
 
 
 def images_folder(parts: Parts) -> Path:
-    """Return the folder that holds the images of all parts."""
-    folders = [dataset.images_folder for several in parts.values() for dataset in several]
+    """Return the folder that holds the images of all parts.
+
+    Raises:
+        ConfigError: if some lie in archives or behind a URL.
+    """
+    places = [dataset.images.location for several in parts.values() for dataset in several]
+    folders = [folder for place in places if (folder := folder_path(place)) is not None]
+    if len(folders) < len(places):
+        raise ConfigError("images in archives or behind a URL are written as files: --files copy")
     return Path(os.path.commonpath([folder.absolute() for folder in folders]))
 
 
@@ -86,7 +95,11 @@ def _place_images(
             for image in images:
                 target = below / image.name
                 target.parent.mkdir(parents=True, exist_ok=True)
-                place(image.path.resolve(), target)  # a link to a link may lead nowhere from there
+                file = held(image.file)
+                if isinstance(file, Path):
+                    place(file.resolve(), target)  # a link to a link may lead nowhere from there
+                else:
+                    target.write_bytes(file.open().read())
                 bar.update()
 
 
@@ -115,8 +128,8 @@ def _require_replaceable(out: Path, parts: Parts, *, overwrite: bool) -> None:
         )
     there = out.resolve()
     for dataset in (dataset for several in parts.values() for dataset in several):
-        for path in (dataset.annotations_path, dataset.images_folder):
-            if path.resolve().is_relative_to(there):
+        for path in (dataset.annotations_path, dataset.images.location):
+            if isinstance(path, Path) and path.resolve().is_relative_to(there):
                 raise ConfigError(
                     f"{out} is not replaced, it holds what is read: {path}; give another folder by "
                     "--out"

@@ -25,11 +25,13 @@ def output_paths(
         suffix_of: from the suffix of an image in small letters to that of its file.
     """
     folder = Path(os.path.realpath(folder))  # a link in a circle is no folder, and no error here
-    taken = {str(image.path.resolve()).casefold() for image in images}
+    taken = {
+        str(image.path.resolve()).casefold() for image in images if isinstance(image.path, Path)
+    }
     numbers: Counter[str] = Counter()  # where to go on counting, by the path that was wanted
     paths = []
     for image in images:
-        suffix = suffix_of(image.path.suffix.lower())
+        suffix = suffix_of(image.relative.suffix.lower())
         parent, stem = folder / image.relative.parent, image.relative.stem
         wanted = str(parent / f"{stem}{suffix}").casefold()
         while True:

@@ -4,15 +4,16 @@ from pathlib import Path
 
 from dyhead_det.data.build_datasets import named_source
 from dyhead_det.data.formats.read import load_annotations
+from dyhead_det.data.stores.store import ImageLocation
 from dyhead_det.prediction.sources.files import ImageSource
 
 
-def dataset_images(data: Path, images: Path | None) -> list[ImageSource]:
+def dataset_images(data: Path, images: ImageLocation | None) -> list[ImageSource]:
     """List the images of a data set, those without an object too.
 
     Args:
         data: As `named_source` takes it.
-        images: The folder of the images of a COCO file; None looks for it.
+        images: The images of a COCO file, as `open_store` takes it; None looks for them.
 
     Returns:
         The images in the order of the data set. Where the size that is annotated is the one of the
@@ -24,6 +25,8 @@ def dataset_images(data: Path, images: Path | None) -> list[ImageSource]:
     """
     dataset = load_annotations(named_source(data, images), part="val")
     return [
-        ImageSource(dataset.path(i), Path(dataset.file_names[i]), int(image_id), dataset.size_wh(i))
+        ImageSource(
+            dataset.image_file(i), Path(dataset.file_names[i]), int(image_id), dataset.size_wh(i)
+        )
         for i, image_id in enumerate(dataset.image_ids)
     ]

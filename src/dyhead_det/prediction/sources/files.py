@@ -11,6 +11,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from dyhead_det.data.images import image_suffixes
+from dyhead_det.data.stores.store import ImageFile
 from dyhead_det.errors import DatasetError
 from dyhead_det.escaping import listed, printable
 
@@ -23,12 +24,13 @@ _ANY_DEPTH = "**"
 class ImageSource:
     """An image file.
 
+    path: where it lies; in an archive or behind a URL where a data set says so, with an `image_id`.
     relative: its path below the folder or pattern that named it, which its pictures get too.
     image_id: what results call it; None for its position among all images, from 1.
     annotated_size: width and height that the boxes refer to; None for those of the image as shown.
     """
 
-    path: Path
+    path: ImageFile
     relative: Path
     image_id: int | None = None
     annotated_size: tuple[int, int] | None = None
@@ -36,7 +38,7 @@ class ImageSource:
     @property
     def name(self) -> str:
         """The `file_name` in results: the path, or that of the data set that gave the image."""
-        return (self.path if self.image_id is None else self.relative).as_posix()
+        return str(self.path) if self.image_id is None else self.relative.as_posix()
 
 
 @dataclass(slots=True)
@@ -83,7 +85,7 @@ def find_images(sources: Sequence[str | Path], *, except_in: Path) -> list[Image
             problems.append(str(source))
         left_out += listing.left_out
         for image in listing.images:
-            resolved = image.path.resolve()
+            resolved = Path(str(image.path)).resolve()
             if not resolved.is_relative_to(results):
                 images.setdefault(resolved, image)
     if problems or not images:

@@ -84,7 +84,7 @@ def test_boxes_become_corners_and_stay_with_their_image(load):
     assert second["boxes"].dtype == torch.float32
     assert second["labels"].dtype == torch.int64
     assert dataset.annotation_ids.tolist() == [6, 5, 7]
-    assert dataset.path(0) == dataset.images_folder / "a" / "one.png"
+    assert dataset.image_file(0) == dataset.images.location / "a" / "one.png"
     assert dataset.size_wh(0) == (100, 50)
 
 
@@ -359,7 +359,7 @@ def test_a_file_name_never_leads_out_of_the_images_folder(load, name):
 def test_backslashes_in_file_names_are_folders(warnings_of):
     images = [{"id": 7, "file_name": "a\\b\\one.png", "width": 100, "height": 50}]
     dataset, messages = warnings_of(document(images=images))
-    assert dataset.path(0) == dataset.images_folder / "a" / "b" / "one.png"
+    assert dataset.image_file(0) == dataset.images.location / "a" / "b" / "one.png"
     assert "backslashes" in messages[0]
 
 

@@ -222,7 +222,7 @@ def test_a_name_in_another_unicode_form_is_found(load, tmp_path):
     content["images"][0]["file_name"] = composed
     dataset, said = load(content)
     require_images(dataset)
-    assert dataset.path(0).name == decomposed
+    assert dataset.image_file(0).name == decomposed
     assert said == ""
     content["images"][0]["file_name"] = decomposed
     assert load(content)[0].digest() == dataset.digest()

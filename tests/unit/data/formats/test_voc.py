@@ -138,7 +138,7 @@ def test_a_document_type_is_refused_in_another_encoding_too(folder):
 @pytest.mark.parametrize("filename", ["a.jpg", "a", "C:\\photos\\a.jpg", "gone.png", ""])
 def test_the_image_is_found_by_its_name_or_by_that_of_the_xml_file(folder, filename):
     write(folder, xml(thing(), filename=filename))
-    assert load(folder).path(0).is_file()
+    assert load(folder).image_file(0).is_file()
 
 
 def test_a_size_that_is_missing_is_read_from_the_image(folder):
@@ -151,13 +151,13 @@ def test_any_folder_of_xml_files_is_read(tmp_path):
         (tmp_path / part).mkdir()
         Image.new("RGB", (100, 50)).save(tmp_path / part / f"{name}.jpg")
         (tmp_path / part / f"{name}.xml").write_text(xml(thing(), filename=f"{name}.jpg"))
-    assert load(tmp_path).path(0) == tmp_path / "train" / "a.jpg"
+    assert load(tmp_path).image_file(0) == tmp_path / "train" / "a.jpg"
     validation = load_annotations(Source(tmp_path), part="val")
-    assert validation.path(0) == tmp_path / "valid" / "b.jpg"
+    assert validation.image_file(0) == tmp_path / "valid" / "b.jpg"
     assert list(load(tmp_path / "valid").file_names) == ["b.jpg"]
     with pytest.raises(DatasetError, match=r"data.val: \{split: 0.2\}"):
         load_annotations(Source(tmp_path / "train"), part="val")
 
 
 def test_images_of_a_folder_of_annotations_lie_beside_it(folder):
-    assert load(folder / "Annotations").path(0) == folder / "JPEGImages" / "a.jpg"
+    assert load(folder / "Annotations").image_file(0) == folder / "JPEGImages" / "a.jpg"

@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from dyhead_det.data.coco.image_folder import ImageFolder
+from dyhead_det.data.stores.folder import ImageFolder
 
 NFC, NFD = (unicodedata.normalize(form, "Übung/größe é.png") for form in ("NFC", "NFD"))
 
@@ -18,17 +18,17 @@ def put(folder, name):
 def test_a_name_is_spelled_as_the_disk_has_it(tmp_path, written, there):
     assert NFC != NFD
     put(tmp_path, there)
-    assert ImageFolder(tmp_path).spelled_as_on_disk(written) == there
+    assert ImageFolder(tmp_path).spelled_as_there(written) == there
 
 
 def test_folder_and_file_may_differ_in_form(tmp_path):
     mixed = NFC.split("/")[0] + "/" + NFD.split("/")[1]
     put(tmp_path, mixed)
-    assert ImageFolder(tmp_path).spelled_as_on_disk(NFC) == mixed
+    assert ImageFolder(tmp_path).spelled_as_there(NFC) == mixed
 
 
 def test_a_name_without_a_file_stays_as_it_is(tmp_path):
-    assert ImageFolder(tmp_path / "none").spelled_as_on_disk(NFC) == NFC
+    assert ImageFolder(tmp_path / "none").spelled_as_there(NFC) == NFC
 
 
 def test_a_file_in_another_case_is_named(tmp_path):

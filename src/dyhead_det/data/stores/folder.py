@@ -7,25 +7,57 @@ another name on most file systems; there the name that was perhaps meant is repo
 
 import os
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
+
+from dyhead_det.errors import DatasetError
 
 Fold = Callable[[str], str]
 
 
 class ImageFolder:
-    """Finds files below a folder by names with forward slashes; the folder is listed once."""
+    """An `ImageStore`: the files below a folder, each part of which is listed once if at all."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._listed = cache(self._list)
 
+    def __reduce__(self) -> tuple[type["ImageFolder"], tuple[Path]]:
+        return ImageFolder, (self.path,)  # without what was listed
+
+    @property
+    def location(self) -> Path:
+        """The folder."""
+        return self.path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
     def __contains__(self, name: str) -> bool:
         # Not Path.exists, which raises on names that no file can have.
         return os.path.exists(self.path / name)  # noqa: PTH110
 
-    def spelled_as_on_disk(self, name: str) -> str:
+    def missing(self, names: Iterable[str]) -> list[str]:
+        """Return the names that no file has.
+
+        Raises:
+            DatasetError: If there is no folder.
+        """
+        if not self.path.is_dir():
+            is_other = self.path.exists()
+            raise DatasetError(
+                f"{self.path} is neither a folder of images nor a tar archive"
+                if is_other
+                else f"no images folder at {self.path}"
+            )
+        return [name for name in names if name not in self]
+
+    def file(self, name: str) -> Path:
+        """Return where a file lies."""
+        return self.path / name
+
+    def spelled_as_there(self, name: str) -> str:
         """Return the name in the Unicode form that the disk has, itself where there is no file."""
         if name.isascii() or name in self:
             return name
@@ -33,7 +65,7 @@ class ImageFolder:
 
     def in_another_case(self, name: str) -> str | None:
         """Return the name of a file that differs in nothing but upper and lower case."""
-        found = self._find(name, _caseless)
+        found = self._find(name, caseless)
         return None if found == name else found  # itself where it is a link to nothing
 
     def _find(self, name: str, fold: Fold) -> str | None:
@@ -58,5 +90,6 @@ def composed(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-def _caseless(text: str) -> str:
+def caseless(text: str) -> str:
+    """Return text that is the same in upper and lower case."""
     return composed(text).casefold()
