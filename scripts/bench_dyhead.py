@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import repeat
 from multiprocessing import get_context
 
@@ -27,6 +28,7 @@ from torch import Tensor
 from dyhead_det.dyhead.head import DyHead
 from dyhead_det.models.runtime import autocast
 from dyhead_det.ops.deform_conv import DeformBackend, modulated_deform_conv2d
+from dyhead_det.ops.gpu_choice import why_no_triton
 from dyhead_det.ops.roi_align import roi_align
 from measuring import (
     Cost,
@@ -41,7 +43,7 @@ from measuring import (
 )
 
 NUM_LEVELS = 5
-BASELINE = "torchvision"
+BASELINE: DeformBackend = "torchvision"
 
 MODES = ("forward", "training")
 ByMode = dict[str, float]
@@ -76,8 +78,8 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     lines = [describe(device, options), ""]
     for case in table_cases(options.quick):
-        peaks = measure_peaks(case, device, options.amp)
-        rows = table(case, measure_seconds(case, device, options), peaks)
+        seconds = measure_seconds(case, device, options)
+        rows = table(case, seconds, measure_peaks(case, list(seconds), device, options.amp))
         lines += [*rows, ""]
         print("\n".join(rows), flush=True)
         # After every case: a long run that is stopped keeps what it measured.
@@ -108,6 +110,12 @@ def table_cases(quick: bool) -> list[Case]:
     return [*cases, *extra]
 
 
+def backends(device: torch.device) -> list[DeformBackend]:
+    """Return what is compared on a device: Triton's kernels where they run."""
+    compared: list[DeformBackend] = [BASELINE, "gather"]
+    return compared if why_no_triton(device) else [*compared, "triton"]
+
+
 def operator_contestants(case: Case, device: torch.device) -> dict[str, Contestant]:
     """One modulated deformable convolution, and what it would cost without deformation."""
     b, c, (h, w) = case.batch, case.channels, case.size_hw
@@ -122,8 +130,7 @@ def operator_contestants(case: Case, device: torch.device) -> dict[str, Contesta
 
     everything = [x, offset, mask, weight, bias]
     return {
-        BASELINE: (lambda: deform("torchvision"), everything),
-        "gather": (lambda: deform("gather"), everything),
+        **{name: (partial(deform, name), everything) for name in backends(device)},
         "plain 3x3 convolution": (lambda: F.conv2d(x, weight, bias, padding=1), [x, weight, bias]),
         "bare matrix product": bare_products(b * h * w, c, device),
     }
@@ -157,8 +164,7 @@ def block_contestants(case: Case, device: torch.device) -> dict[str, Contestant]
 
     locations = [x.shape[0] * x.shape[2] * x.shape[3] for x in levels]
     return {
-        BASELINE: (lambda: attend("torchvision"), everything),
-        "gather": (lambda: attend("gather"), everything),
+        **{name: (partial(attend, name), everything) for name in backends(device)},
         # Every level from itself, and all but the first twice more.
         "bare matrix products": bare_products(
             num_blocks * (sum(locations) + 2 * sum(locations[1:])), case.channels, device
@@ -221,13 +227,14 @@ def measure_seconds(
     return seconds
 
 
-def measure_peaks(case: Case, device: torch.device, amp: str) -> dict[str, ByMode]:
-    """Return the peak MiB of each contestant.
+def measure_peaks(
+    case: Case, names: list[str], device: torch.device, amp: str
+) -> dict[str, ByMode]:
+    """Return the peak MiB of each contestant, by its name.
 
     On a CPU each has a process of its own: what others freed leaves holes in the heap, into which
     some sizes fit and others do not.
     """
-    names = list(CONTESTANTS[case.kind](case, torch.device("meta")))
     arguments = (repeat(case), names, repeat(device), repeat(amp), repeat(torch.get_num_threads()))
     if device.type == "cuda":
         return dict(zip(names, map(peaks_of, *arguments), strict=True))

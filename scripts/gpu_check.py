@@ -2,10 +2,11 @@
 
     make gpu-check
 
-Runs the tests marked `gpu`, the benchmarks in float32, TF32 and bfloat16, a short training run,
-and counts in a training step and an inference of each detector how often the host waits for the
-GPU, how much memory they take and which kernels they spend their time in. What fails is in the
-report too, and ends nothing. Where there is no GPU it says what it would do.
+Runs the tests marked `gpu`, the benchmarks in float32, TF32 and bfloat16 and a short training run,
+compares and times the backends of the deformable convolution, and counts in a training step and an
+inference of each detector how often the host waits for the GPU, how much memory they take and
+which kernels they spend their time in. What fails is in the report too, and ends nothing. Where
+there is no GPU it says what it would do.
 """
 
 import argparse
@@ -25,12 +26,21 @@ from torch.profiler import ProfilerActivity, profile
 
 import bench_detector
 from dyhead_det.files import written_whole
+from dyhead_det.ops.deform_conv import CONVOLUTIONS
+from dyhead_det.ops.gpu_choice import why_no_triton
+from dyhead_det.ops.gpu_trials import Workload, find_problem, milliseconds
 from measuring import machine, markdown
 
 ROOT = Path(__file__).parents[1]
 PRECISIONS = {"float32": (), "TF32": ("--tf32",), "bfloat16": ("--amp", "bf16")}
 # What stands in the report of a command's output, from its end.
 MAX_OUTPUT_LINES = 80
+BACKEND_TYPES = (
+    (torch.float32, False),
+    (torch.float32, True),
+    (torch.bfloat16, False),
+    (torch.float16, False),
+)
 NUM_WARM_UPS = 3
 NUM_KERNELS = 15
 
@@ -65,6 +75,9 @@ def main() -> int:
         has_failed |= result.returncode != 0
         lines += section_of(part, result)
         write(report, lines)
+    print("--- Backends", flush=True)
+    lines += compare_backends()
+    write(report, lines)
     for case in bench_detector.QUICK_CASES if options.quick else bench_detector.CASES[:2]:
         print(f"--- {case.title}", flush=True)
         lines += inspect_detector(case)
@@ -89,7 +102,10 @@ def planned_parts(out: Path, quick: bool) -> list[Part]:
     """Return all commands, in their order."""
     python = sys.executable
     shorter = ("--quick",) if quick else ()
-    parts = [Part("Tests", (python, "-m", "pytest", "-q", "-m", "gpu"))]
+    parts = [
+        Part("Tests", (python, "-m", "pytest", "-q", "-m", "gpu")),
+        Part("Triton's kernels", (python, "scripts/triton_report.py")),
+    ]
     for script in ("bench_dyhead", "bench_detector"):
         for name, switches in PRECISIONS.items():
             folder = out / name
@@ -142,6 +158,33 @@ def section_of(part: Part, result: subprocess.CompletedProcess[str]) -> list[str
         if path.exists():
             lines += [path.read_text(encoding="utf-8"), ""]
     return lines
+
+
+def compare_backends() -> list[str]:
+    """Return whether Triton's kernels compute what torchvision's operator does, and all times."""
+    device = torch.device("cuda", torch.cuda.current_device())
+    if problem := why_no_triton(device):
+        return ["## Backends of the deformable convolution", "", f"No Triton: {problem}", ""]
+    names = ("triton", "torchvision", "gather")
+    rows = []
+    for dtype, has_tf32 in BACKEND_TYPES:
+        torch.backends.cuda.matmul.allow_tf32 = has_tf32
+        for num_locations in (2**14, 2**17):
+            workload = Workload(device, dtype, has_tf32, 256, num_locations, has_backward=True)
+            difference = find_problem(CONVOLUTIONS["triton"], CONVOLUTIONS["torchvision"], workload)
+            times = [
+                # Torchvision's operator computes in float32 only.
+                "-"
+                if name == "torchvision" and dtype != torch.float32
+                else f"{milliseconds(CONVOLUTIONS[name], workload):.2f}"
+                for name in names
+            ]
+            kind = "TF32" if has_tf32 else str(dtype).removeprefix("torch.")
+            rows.append([kind, str(num_locations), difference or "none", *times])
+    torch.backends.cuda.matmul.allow_tf32 = False
+    columns = ["256 channels", "locations", "Triton's fault", *(f"{name} ms" for name in names)]
+    title = "## Backends of the deformable convolution, forward and backward"
+    return [title, "", *markdown(columns, rows), ""]
 
 
 def inspect_detector(case: bench_detector.Case) -> list[str]:

@@ -80,7 +80,7 @@ def test_the_package_imports_nothing_heavy(tmp_path):
 
 
 def test_predict_imports_neither_compiler_nor_plots_nor_evaluators(checkpoint, tmp_path):
-    spared = {"torch._dynamo", "sympy", "matplotlib", "pycocotools", "faster_coco_eval"}
+    spared = {"torch._dynamo", "triton", "sympy", "matplotlib", "pycocotools", "faster_coco_eval"}
     code = RUN.format(arguments=["predict", str(checkpoint), "tiny/images/0.png"])
     assert "1 images" in run_python(code + REFUSE.format(modules=spared), tmp_path)
 

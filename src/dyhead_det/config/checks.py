@@ -46,6 +46,12 @@ def contradictions(config: RunConfig) -> list[str]:
             "runtime.cudnn_benchmark: takes whichever algorithm is fastest at the moment, which "
             "runtime.deterministic forbids; write one of them false"
         )
+    dyhead = config.model.dyhead
+    if config.runtime.deterministic and dyhead is not None and dyhead.deform_backend == "triton":
+        problems.append(
+            "model.dyhead.deform_backend: triton adds gradients in any order, which "
+            "runtime.deterministic forbids; write deform_backend=auto or deterministic=false"
+        )
     return problems
 
 

@@ -171,8 +171,12 @@ class DyHeadConfig(Section):
         "which a detector whose weights were trained without it may start from.",
         unit="factor",
     )
-    deform_backend: Literal["auto", "torchvision", "gather", "reference", "grid_sample"] = setting(
-        "auto", "Who computes deformable convolutions; the results are the same."
+    deform_backend: Literal[
+        "auto", "torchvision", "gather", "triton", "reference", "grid_sample"
+    ] = setting(
+        "auto",
+        "Who computes deformable convolutions; the results are the same. `triton` needs a GPU; "
+        "`auto` takes it where it is right and the fastest.",
     )
 
     @model_validator(mode="after")

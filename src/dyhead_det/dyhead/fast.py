@@ -3,8 +3,8 @@
 It computes what `block.py` says, with the block's parameters. Two observations:
 
 *One matrix.* The features of all levels lie in one matrix (see `pyramid_layout.py`), so that a
-block takes one gathered convolution (see `ops/gather/deform_conv.py`), whatever the number of
-levels.
+block takes one gathered convolution (`ops/gather/deform_conv.py`, or `ops/triton` on a GPU),
+whatever the number of levels.
 
 *One pass.* Behind the convolutions everything is affine per image and channel until the maximum:
 
@@ -47,9 +47,9 @@ from dyhead_det.dyhead.block import NUM_GROUPS, DyHeadBlock, bring_to_coarser
 from dyhead_det.dyhead.fused_passes import Combine, Moments, combine
 from dyhead_det.dyhead.pyramid_layout import PyramidLayout, PyramidLayoutCache
 from dyhead_det.ops.gather.deform_conv import (
+    FeatureConv,
     exact_dtype,
     features_of_maps,
-    gather_conv,
     locations_last,
     product_dtype,
 )
@@ -57,7 +57,10 @@ from dyhead_det.ops.gather.recompute import recomputed
 
 
 def attend_fast(
-    blocks: Iterable[nn.Module], levels: list[Tensor], layouts: PyramidLayoutCache
+    blocks: Iterable[nn.Module],
+    levels: list[Tensor],
+    layouts: PyramidLayoutCache,
+    convolve: FeatureConv,
 ) -> list[Tensor]:
     """Apply a stack of `DyHeadBlock` to a pyramid; maps in and out as in `DyHead.forward`.
 
@@ -73,7 +76,7 @@ def attend_fast(
         saving: AbstractContextManager[None] = nullcontext()
         for block in cast(Iterable[DyHeadBlock], blocks):
             with saving:
-                convolved = _convolve(block, features, layout)
+                convolved = _convolve(block, features, layout, convolve)
             del features  # before others of that size are made
             arguments = _normalize_and_weigh(block, convolved, layout)
             features = Combine.apply(*arguments, layout)
@@ -86,10 +89,12 @@ def attend_fast(
         return [x.to(dtype) for x in layout.maps(features)]
 
 
-def _convolve(block: DyHeadBlock, features: Tensor, layout: PyramidLayout) -> Tensor:
+def _convolve(
+    block: DyHeadBlock, features: Tensor, layout: PyramidLayout, convolve: FeatureConv
+) -> Tensor:
     """Compute what all levels see of themselves and their neighbors, (P, C), from (N, C)."""
     convs = (block.same, block.finer, block.coarser)
-    return gather_conv(
+    return convolve(
         features,
         _offsets_and_masks(block, features, layout),
         [conv.weight for conv in convs],

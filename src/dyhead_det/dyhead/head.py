@@ -10,7 +10,12 @@ from dyhead_det.dyhead.dynamic_relu import CoefficientsOf
 from dyhead_det.dyhead.fast import attend_fast
 from dyhead_det.dyhead.pyramid import Pyramid, list_levels, with_levels
 from dyhead_det.dyhead.pyramid_layout import PyramidLayoutCache
-from dyhead_det.ops.deform_conv import DeformBackend, check_backend, resolve_backend
+from dyhead_det.ops.deform_conv import (
+    DeformBackend,
+    check_backend,
+    feature_conv,
+    resolve_backend,
+)
 
 
 class DyHead(nn.Module):
@@ -114,8 +119,9 @@ class DyHead(nn.Module):
 
     def _attend(self, levels: list[Tensor]) -> list[Tensor]:
         backend = resolve_backend(self.deform_backend, levels[0])
-        if backend == "gather" and self.can_be_fast:
-            return attend_fast(self.blocks, levels, self._layouts)
+        convolve = feature_conv(backend)
+        if convolve is not None and self.can_be_fast:
+            return attend_fast(self.blocks, levels, self._layouts, convolve)
         for block in self.blocks:
             levels = block(levels, backend)
         return levels

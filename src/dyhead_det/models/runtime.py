@@ -18,10 +18,12 @@ from torch import Tensor, nn
 from dyhead_det.config.precision import Amp
 from dyhead_det.config.schema import RuntimeConfig
 from dyhead_det.dyhead.head import DyHead
+from dyhead_det.dyhead.stacked import StackedDyHead
 from dyhead_det.errors import ConfigError
 from dyhead_det.models.backbones.pyramid import DyHeadBackbone
 from dyhead_det.models.detectors import Detector
-from dyhead_det.ops.deform_conv import resolve_backend
+from dyhead_det.ops.deform_conv import feature_conv, resolve_backend
+from dyhead_det.ops.gpu_choice import require_triton, why_no_triton
 
 logger = logging.getLogger(__name__)
 
@@ -111,8 +113,11 @@ def prepare_detector(config: RuntimeConfig, detector: Detector, device: torch.de
         device: Where to run.
 
     Raises:
-        ConfigError: If it is to be compiled and cannot be.
+        ConfigError: If it is to be compiled and cannot be, or DyHead's backend does not run there.
     """
+    dyhead = detector.backbone.dyhead
+    if isinstance(dyhead, DyHead | StackedDyHead) and dyhead.deform_backend == "triton":
+        require_triton(device)
     detector.to(device)
     if config.channels_last:
         # Convolutions with such weights return such maps, so the images need no change.
@@ -128,6 +133,21 @@ def prepare_detector(config: RuntimeConfig, detector: Detector, device: torch.de
             module.compile(dynamic=True)
 
 
+def replace_triton_where_it_cannot_run(detector: Detector, device: torch.device) -> None:
+    """Let a detector that was trained with Triton's kernels compute on any machine.
+
+    Args:
+        detector: Of a checkpoint, changed in place.
+        device: Where it will run.
+    """
+    dyhead = detector.backbone.dyhead
+    if isinstance(dyhead, DyHead | StackedDyHead) and dyhead.deform_backend == "triton":
+        problem = why_no_triton(device)
+        if problem is not None:
+            logger.info("deform_backend: auto instead of the run's triton, since %s", problem)
+            dyhead.deform_backend = "auto"
+
+
 def _modules_to_compile(backbone: DyHeadBackbone, device: torch.device) -> list[nn.Module]:
     """Return body, FPN and those blocks of DyHead whose own forward runs.
 
@@ -138,7 +158,7 @@ def _modules_to_compile(backbone: DyHeadBackbone, device: torch.device) -> list[
     modules = [backbone.body, backbone.fpn]
     if isinstance(dyhead, DyHead):
         backend = resolve_backend(dyhead.deform_backend, torch.empty(0, device=device))
-        is_fast = dyhead.can_be_fast and backend == "gather"
+        is_fast = dyhead.can_be_fast and feature_conv(backend) is not None
         modules += [] if is_fast else dyhead.blocks
     return modules
 

@@ -9,25 +9,45 @@ and multiplies what it sampled with an ordinary 3x3 kernel (Zhu et al., arXiv 18
 
 * ``gather``: gathered features (`gather/deform_conv.py`); several times faster on CPU, any
   precision.
+* ``triton``: the same on a GPU as fused kernels (`triton/deform_conv.py`); float32 and half
+  precision. Compared with ``torchvision`` at its first use in a process (`gpu_choice.py`).
 * ``torchvision``: the stock operator; computes in float32 or float64 only.
 * ``reference``: the formula in plain torch, to read and to compare with.
 * ``grid_sample``: PyTorch's sampler and an ordinary convolution, for exports to programs that know
   no deformable convolution; slow, and where a location lies on a pixel to the digit, its gradient
   may be that of either side.
-* ``auto``: ``gather`` on CPU, for half precision and where bits have to be equal from run to run
-  (on CUDA the gradients of ``torchvision`` are added in any order), else ``torchvision``.
+* ``auto``: on a CPU ``gather``. On a GPU the fastest of ``triton``, ``gather`` and, for float32,
+  ``torchvision``, by a short trial; without Triton ``gather`` for half precision, else
+  ``torchvision``. Where bits have to be equal from run to run, ``gather`` (on CUDA the gradients of
+  the other two are added in any order).
 """
 
-from typing import Literal, Protocol, get_args
+from functools import cache, partial
+from typing import Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import deform_conv2d
 
-from dyhead_det.ops.gather.deform_conv import exact_dtype, gather_deform_conv2d, product_dtype
+from dyhead_det.ops.gather.deform_conv import (
+    FeatureConv,
+    convolve_maps,
+    exact_dtype,
+    gather_conv,
+    gather_deform_conv2d,
+    product_dtype,
+)
+from dyhead_det.ops.gpu_choice import (
+    GpuChooser,
+    choices_path,
+    is_interpreted,
+    require_triton,
+    why_no_triton,
+)
+from dyhead_det.ops.gpu_trials import Convolution, Workload, find_problem, milliseconds
 
-DeformBackend = Literal["auto", "torchvision", "gather", "reference", "grid_sample"]
+DeformBackend = Literal["auto", "torchvision", "gather", "triton", "reference", "grid_sample"]
 
 
 def modulated_deform_conv2d(
@@ -60,6 +80,7 @@ def modulated_deform_conv2d(
 
     Raises:
         ValueError: shapes that do not belong together, or an unknown backend.
+        ConfigError: ``triton`` where it cannot run.
     """
     out_hw = [-(-size // stride) for size in x.shape[-2:]]
     expected = [(len(x), 18, *out_hw), (len(x), 9, *out_hw)]
@@ -71,7 +92,7 @@ def modulated_deform_conv2d(
     coordinate_dtype = exact_dtype(x.dtype)
     chosen = resolve_backend(backend, x)
     convolve = CONVOLUTIONS[chosen]
-    dtype = product_dtype(x) if chosen == "gather" else coordinate_dtype
+    dtype = coordinate_dtype if feature_conv(chosen) is None else product_dtype(x)
     with torch.autocast(x.device.type, enabled=False):
         convolved = convolve(
             x.to(dtype),
@@ -85,17 +106,56 @@ def modulated_deform_conv2d(
 
 
 def resolve_backend(backend: DeformBackend, x: Tensor) -> DeformBackend:
-    """Turn ``auto`` into the backend that suits the maps ``x``.
+    """Turn ``auto`` into the backend that suits the maps ``x``, and ``triton`` into one that works.
 
     Raises:
         ValueError: no such backend.
+        ConfigError: ``triton`` where it cannot run.
     """
     check_backend(backend)
-    if backend != "auto":
+    if backend not in ("auto", "triton"):
         return backend
-    is_half = product_dtype(x) in (torch.float16, torch.bfloat16)
+    dtype = product_dtype(x)
+    is_half = dtype in (torch.float16, torch.bfloat16)
     has_equal_bits = torch.are_deterministic_algorithms_enabled()
-    return "gather" if is_half or has_equal_bits or x.device.type == "cpu" else "torchvision"
+    is_gathered = is_half or has_equal_bits or x.device.type == "cpu"
+    without_triton: DeformBackend = "gather" if is_gathered else "torchvision"
+    if backend == "triton":
+        require_triton(x.device)
+        is_right = is_interpreted() or _gpu_chooser().is_triton_right(Workload.of(x, dtype))
+        return "triton" if is_right else without_triton
+    if has_equal_bits or not _can_be_tried(x) or why_no_triton(x.device) is not None:
+        return without_triton
+    others = ("gather",) if is_half else ("torchvision", "gather")
+    chosen = _gpu_chooser().fastest(Workload.of(x, dtype), others, fallback=without_triton)
+    return cast("DeformBackend", chosen)
+
+
+def _can_be_tried(x: Tensor) -> bool:
+    """Tell whether kernels may be run now to see which is fastest for these maps."""
+    is_eager = type(x) is Tensor and not torch.compiler.is_compiling()
+    is_on_gpu = x.device.type == "cuda" and x.numel() > 0 and x.dtype != torch.float64
+    return is_eager and is_on_gpu and not torch.cuda.is_current_stream_capturing()
+
+
+@cache
+def _gpu_chooser() -> GpuChooser:
+    """Return the one of this process, which remembers what it has tried."""
+
+    def milliseconds_of(backend: str, workload: Workload) -> float:
+        return milliseconds(CONVOLUTIONS[backend], workload)
+
+    compare = partial(find_problem, _convolve_by_triton, _convolve_by_torchvision)
+    return GpuChooser(compare, milliseconds_of, choices_path())
+
+
+def feature_conv(backend: DeformBackend) -> FeatureConv | None:
+    """Return what convolves features of several maps at once; None if a backend takes maps only."""
+    if backend == "triton":
+        from dyhead_det.ops.triton.deform_conv import triton_conv  # noqa: PLC0415 - when it is used
+
+        return triton_conv
+    return gather_conv if backend == "gather" else None
 
 
 def check_backend(backend: str) -> None:
@@ -107,6 +167,13 @@ def check_backend(backend: str) -> None:
     known = get_args(DeformBackend)
     if backend not in known:
         raise ValueError(f"deform backend {backend!r}; one of {', '.join(known)}")
+
+
+def _convolve_by_triton(
+    x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor, *, stride: int
+) -> Tensor:
+    convolve = cast("FeatureConv", feature_conv("triton"))
+    return convolve_maps(convolve, x, offset, mask, weight, bias, stride=stride)
 
 
 def _convolve_by_torchvision(
@@ -195,13 +262,8 @@ def _convolve_by_grid_sample(
     )
 
 
-class _Convolution(Protocol):
-    def __call__(
-        self, x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor, *, stride: int
-    ) -> Tensor: ...
-
-
-CONVOLUTIONS: dict[str, _Convolution] = {
+CONVOLUTIONS: dict[str, Convolution] = {
+    "triton": _convolve_by_triton,
     "gather": gather_deform_conv2d,
     "torchvision": _convolve_by_torchvision,
     "reference": _convolve_by_the_formula,

@@ -21,7 +21,11 @@ from dyhead_det.distributed.device import (
 )
 from dyhead_det.errors import ConfigError
 from dyhead_det.escaping import listed
-from dyhead_det.models.runtime import prepare_detector, run_backbone_in
+from dyhead_det.models.runtime import (
+    prepare_detector,
+    replace_triton_where_it_cannot_run,
+    run_backbone_in,
+)
 from dyhead_det.prediction.arguments import (
     AUTO,
     MAX_BATCH_SIZE,
@@ -100,6 +104,7 @@ class Predictor:
         detector = rebuild_detector(checkpoint, short_edge=short_edge, long_edge=long_edge)
         # Compiling takes longer than most predictions, and this machine may have no compiler.
         runtime = checkpoint.config.runtime.model_copy(update={"compile": False})
+        replace_triton_where_it_cannot_run(detector, device)
         prepare_detector(runtime, detector, device)
         run_backbone_in(amp, detector, device)
         return cls(

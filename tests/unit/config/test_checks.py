@@ -30,6 +30,13 @@ from conftest import make_config
             "train.freeze.backbone_epochs: 3 of 3 epochs",
         ),
         (
+            {
+                "runtime": {"deterministic": True},
+                "model": {"dyhead": {"deform_backend": "triton"}},
+            },
+            "model.dyhead.deform_backend: triton adds gradients in any order",
+        ),
+        (
             {"runtime": {"deterministic": True, "cudnn_benchmark": True}},
             "runtime.cudnn_benchmark: takes whichever algorithm is fastest",
         ),

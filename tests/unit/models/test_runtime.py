@@ -13,7 +13,11 @@ from dyhead_det.checkpoints.checkpoint import load_checkpoint
 from dyhead_det.config.schema import EMAConfig, RuntimeConfig
 from dyhead_det.errors import ConfigError
 from dyhead_det.models.detectors import build_detector
-from dyhead_det.models.runtime import prepare_detector, pytorch_switches
+from dyhead_det.models.runtime import (
+    prepare_detector,
+    pytorch_switches,
+    replace_triton_where_it_cannot_run,
+)
 from dyhead_det.prediction.load import load
 from dyhead_det.training.ema import build_ema
 from dyhead_det.training.train import train
@@ -232,6 +236,17 @@ def test_a_compiled_run_is_saved_and_predicts_without_a_compiler(
     assert load_checkpoint(path).config.runtime.compile
     monkeypatch.setattr(torch, "compile", _refuse)
     assert load(path, device="cpu").predict(torch.rand(3, 64, 64)) is not None
+
+
+def test_triton_without_a_gpu_is_one_line_in_a_run_and_no_matter_to_a_checkpoint(caplog):
+    detector = small_detector("triton")
+    with pytest.raises(ConfigError, match="deform_backend: triton was asked for, but Triton"):
+        prepare_detector(RuntimeConfig(), detector, CPU)
+    with caplog.at_level("INFO"):
+        replace_triton_where_it_cannot_run(detector, CPU)
+    assert "auto instead of the run's triton, since Triton" in caplog.text
+    prepare_detector(RuntimeConfig(), detector, CPU)
+    assert detector.backbone.dyhead.deform_backend == "auto"
 
 
 def _compiler_found():

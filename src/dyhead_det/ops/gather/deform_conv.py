@@ -14,6 +14,7 @@ thread has its own locations (see `parallel.py`).
 
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -37,10 +38,39 @@ Chunk = tuple[int, slice]
 """Which kernel, and which of all locations."""
 
 
+class FeatureConv(Protocol):
+    """Convolves features at learned sampling locations; `gather_conv` says what is what."""
+
+    def __call__(
+        self,
+        features: Tensor,
+        offsets_and_masks: Tensor,
+        weights: Sequence[Tensor],
+        biases: Sequence[Tensor],
+        grid: SamplingGrid,
+        num_locations: list[int],
+    ) -> Tensor:
+        """Return (P, C_out)."""
+
+
 def gather_deform_conv2d(
     x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor, *, stride: int
 ) -> Tensor:
     """Compute `modulated_deform_conv2d` for maps (B, C, H, W); half precision is welcome."""
+    return convolve_maps(gather_conv, x, offset, mask, weight, bias, stride=stride)
+
+
+def convolve_maps(
+    convolve: FeatureConv,
+    x: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    stride: int,
+) -> Tensor:
+    """Compute `modulated_deform_conv2d` for maps (B, C, H, W) by a convolution of features."""
     out_hw = (offset.shape[2], offset.shape[3])
     grid = build_sampling_grid(
         len(x),
@@ -51,7 +81,7 @@ def gather_deform_conv2d(
         device=x.device,
     )
     offsets_and_masks = locations_last(torch.cat((offset, mask), dim=1))
-    out = gather_conv(features_of_maps(x), offsets_and_masks, [weight], [bias], grid, [len(grid)])
+    out = convolve(features_of_maps(x), offsets_and_masks, [weight], [bias], grid, [len(grid)])
     return out.view(len(x), *out_hw, len(weight)).permute(0, 3, 1, 2)
 
 

@@ -1,0 +1,1 @@
+"""The gathered deformable convolution in kernels of Triton, for GPUs."""
