@@ -123,5 +123,7 @@ class DyHead(nn.Module):
         if convolve is not None and self.can_be_fast:
             return attend_fast(self.blocks, levels, self._layouts, convolve)
         for block in self.blocks:
-            levels = block(levels, backend)
+            # Compiled blocks would show PyTorch's compiler kernels that it need not know.
+            run = block.forward if backend == "triton" else block
+            levels = run(levels, backend)
         return levels

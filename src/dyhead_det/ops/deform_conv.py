@@ -122,7 +122,9 @@ def resolve_backend(backend: DeformBackend, x: Tensor) -> DeformBackend:
     without_triton: DeformBackend = "gather" if is_gathered else "torchvision"
     if backend == "triton":
         require_triton(x.device)
-        is_right = is_interpreted() or _gpu_chooser().is_triton_right(Workload.of(x, dtype))
+        if is_interpreted() or x.numel() == 0:
+            return "triton"
+        is_right = _gpu_chooser().is_triton_right(Workload.of(x, dtype))
         return "triton" if is_right else without_triton
     if has_equal_bits or not _can_be_tried(x) or why_no_triton(x.device) is not None:
         return without_triton

@@ -12,6 +12,7 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,6 +29,7 @@ MIN_CAPABILITY = (8, 0)
 """Of the GPUs that multiply bfloat16 and TF32."""
 
 
+@cache  # every pass asks
 def why_no_triton(device: torch.device) -> str | None:
     """Return why Triton's kernels cannot run on a device; None where they can. Imports nothing."""
     if find_spec("triton") is None:

@@ -1,6 +1,7 @@
 """Which backend a GPU gets: the fastest, Triton's only where it is right; without a GPU here."""
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,13 @@ OTHERS = ("torchvision", "gather")
 
 
 @pytest.fixture(autouse=True)
-def _gpu_of_that_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def _gpu_of_that_name(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA Thought")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    why_no_triton.cache_clear()
+    yield
+    why_no_triton.cache_clear()
 
 
 class Trials:
@@ -109,8 +113,10 @@ def test_choices_lie_in_the_users_cache(monkeypatch, tmp_path) -> None:
 def test_why_triton_cannot_run(monkeypatch) -> None:
     assert why_no_triton(GPU) is None
     assert "on a GPU" in why_no_triton(torch.device("cpu"))
+    why_no_triton.cache_clear()
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
     assert "compute capability 8.0, NVIDIA Thought has 7.5" in why_no_triton(GPU)
+    why_no_triton.cache_clear()
     monkeypatch.setattr(gpu_choice, "find_spec", lambda _: None)
     assert "pip install triton" in why_no_triton(GPU)
 
@@ -149,6 +155,12 @@ def test_maps_on_a_gpu_are_tried_in_their_type(
     wrong = Trials(tmp_path / "wrong.json", problem="wrong")
     monkeypatch.setattr(deform_conv, "_gpu_chooser", wrong.chooser)
     assert resolve_backend("auto", x) == resolve_backend("triton", x) == otherwise
+
+
+def test_no_maps_need_no_comparison(meta_is_a_gpu, monkeypatch) -> None:
+    monkeypatch.setattr(deform_conv, "_gpu_chooser", None)
+    for size in ((0,), (0, 1, 2, 2)):
+        assert resolve_backend("triton", torch.empty(size, device="meta")) == "triton"
 
 
 def test_nothing_is_tried_where_bits_have_to_be_equal(meta_is_a_gpu, monkeypatch) -> None:

@@ -1,5 +1,6 @@
 """Triton's kernels against torchvision's operator: in Triton's interpreter, and on a GPU."""
 
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +11,10 @@ from tempfile import TemporaryDirectory
 import pytest
 import torch
 
+from dyhead_det.dyhead.head import DyHead
+from dyhead_det.ops import deform_conv
 from dyhead_det.ops.gather.sampling_grid import build_sampling_grid
+from dyhead_det.ops.gpu_choice import choices_path
 
 pytest.importorskip("triton")  # PyTorch for Linux with CUDA brings it
 
@@ -45,10 +49,55 @@ def test_values_and_gradients_are_those_of_the_reference(case: str, device: torc
         torch.testing.assert_close(got, wanted, rtol=0, atol=allowed)
 
 
+@pytest.fixture
+def gpu() -> torch.device:
+    if not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device")
+    return torch.device("cuda", torch.cuda.current_device())
+
+
 @pytest.mark.gpu
-def test_features_may_be_more_than_32_bits_count() -> None:
-    if not torch.cuda.is_available() or torch.cuda.mem_get_info()[0] < 20 * 2**30:
-        pytest.skip("there is no CUDA device with 20 GiB")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_auto_finds_the_kernels_right_and_keeps_its_choice(
+    dtype: torch.dtype,
+    gpu: torch.device,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    deform_conv._gpu_chooser.cache_clear()
+    chosen = deform_conv.resolve_backend(
+        "auto", torch.zeros(1, 64, 32, 32, device=gpu, dtype=dtype)
+    )
+    deform_conv._gpu_chooser.cache_clear()
+    assert [record for record in caplog.records if record.levelname == "WARNING"] == []
+    assert list(json.loads(choices_path().read_text()).values()) == [chosen]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_step_of_the_blocks_waits_for_nothing(dtype: torch.dtype, gpu: torch.device) -> None:
+    dyhead = DyHead(32, 2, deform_backend="triton").to(gpu)
+    levels = [torch.randn(2, 32, *size, device=gpu) for size in ((9, 7), (5, 4))]
+
+    def step() -> None:
+        with torch.autocast("cuda", dtype, enabled=dtype != torch.float32):
+            attended = dyhead(levels)
+        sum(x.float().square().sum() for x in attended).backward()
+
+    step()  # compiles, compares and lays out the pyramid
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+def test_features_may_be_more_than_32_bits_count(gpu: torch.device) -> None:
+    if torch.cuda.mem_get_info(gpu)[0] < 20 * 2**30:
+        pytest.skip("the GPU has less than 20 GiB")
     from dyhead_det.ops.triton.deform_conv import triton_conv
 
     num_rows = 2**23 + 20
