@@ -62,7 +62,7 @@ def class_matches(matches: Matches) -> list[ClassMatches]:
         ClassMatches(
             image=matches.detections.image[rows],
             is_true=is_true[:, rows],
-            is_ignored=matches.neither[:, rows],
+            is_ignored=matches.is_detection_ignored[:, rows],
             num_boxes=np.bincount(
                 objects.image[(objects.label == label) & ~matches.is_ignored],
                 minlength=num_images,
@@ -95,9 +95,9 @@ def average_precisions(
         The means over the classes that a resample asks for, (R, T); NaN where it asks for none.
     """
     precisions = np.stack([_of_class(each, image_counts) for each in classes])  # (K, R, T)
-    is_asked = ~np.isnan(precisions)
+    is_known = ~np.isnan(precisions)
     with np.errstate(invalid="ignore"):
-        mean: NDArray[np.float64] = np.nansum(precisions, axis=0) / is_asked.sum(axis=0)
+        mean: NDArray[np.float64] = np.nansum(precisions, axis=0) / is_known.sum(axis=0)
     return mean
 
 

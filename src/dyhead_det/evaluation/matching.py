@@ -76,7 +76,7 @@ class Matches:
     near: pairs that overlap by `NEAR` or more.
     thresholds: of the IoU, (T,).
     matched: the object that each detection is matched with, -1 for none, (T, D).
-    neither: detections that are neither right nor wrong, (T, D).
+    is_detection_ignored: which detections are neither right nor wrong, (T, D).
     """
 
     image_ids: NDArray[np.int64]
@@ -90,12 +90,12 @@ class Matches:
     near: Pairs
     thresholds: NDArray[np.float64]
     matched: NDArray[np.int64]
-    neither: NDArray[np.bool_]
+    is_detection_ignored: NDArray[np.bool_]
 
     @property
     def is_true(self) -> NDArray[np.bool_]:
         """Which detections are right, (T, D)."""
-        return (self.matched >= 0) & ~self.neither
+        return (self.matched >= 0) & ~self.is_detection_ignored
 
     def objects_of_class(self) -> NDArray[np.int64]:
         """Return how many objects of each class are to be found, (K,)."""
@@ -149,7 +149,7 @@ def match(
         is_ignored=is_ignored,
         thresholds=thresholds,
     )
-    neither = np.where(
+    is_detection_ignored = np.where(
         matched >= 0,
         np.append(is_ignored, False)[matched],  # the last for -1, which is no object
         _is_beyond(found.area),
@@ -166,7 +166,7 @@ def match(
         near=near,
         thresholds=thresholds,
         matched=matched,
-        neither=neither,
+        is_detection_ignored=is_detection_ignored,
     )
 
 

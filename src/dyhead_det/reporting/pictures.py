@@ -16,7 +16,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from dyhead_det.data.coco.dataset import CocoDataset
 from dyhead_det.data.images import read_image
 from dyhead_det.errors import DatasetError
-from dyhead_det.evaluation.analysis.outcomes import ImageOutcomes, image_outcomes, outcomes
+from dyhead_det.evaluation.analysis.outcomes import ImageOutcomes, assign_outcomes, image_outcomes
 from dyhead_det.evaluation.ground_truth import CocoResult
 from dyhead_det.evaluation.matching import IOU_THRESHOLDS, match
 from dyhead_det.models.detectors import Detector
@@ -109,7 +109,7 @@ def draw_validation(dataset: CocoDataset, detections: Iterable[CocoResult]) -> I
         category_ids=[category.dataset_id for category in dataset.categories],
         thresholds=IOU_THRESHOLDS[:1],
     )
-    sorted_out = outcomes(matches, SHOWN_SCORE)
+    outcomes = assign_outcomes(matches, SHOWN_SCORE)
     images = [
         ImageWithOutcomes(
             title=str(dataset.file_names[index]),
@@ -117,7 +117,7 @@ def draw_validation(dataset: CocoDataset, detections: Iterable[CocoResult]) -> I
             outcomes=_marked(
                 image_outcomes(
                     matches,
-                    sorted_out,
+                    outcomes,
                     int(np.searchsorted(matches.image_ids, dataset.image_ids[index])),
                 ),
                 dataset.categories.names,

@@ -46,7 +46,7 @@ def test_matches_are_those_of_pycocotools(seed, max_detections, decimals):
     ):
         np.testing.assert_array_equal(got.score[rows], scores)
         np.testing.assert_array_equal(got.matched[:, rows] >= 0, is_matched)
-        np.testing.assert_array_equal(got.neither[:, rows], is_ignored)
+        np.testing.assert_array_equal(got.is_detection_ignored[:, rows], is_ignored)
         np.testing.assert_array_equal(got.is_true[:, rows], is_matched & ~is_ignored)
         assert number == num_boxes
 
@@ -68,7 +68,7 @@ def test_objects_and_detections_beyond_all_sizes_are_ignored_as_in_pycocotools()
     got = match(truth, detections)
     ((_, is_matched, is_ignored, num_boxes),) = of_pycocotools(truth, detections)
     np.testing.assert_array_equal(got.matched >= 0, is_matched)
-    np.testing.assert_array_equal(got.neither, is_ignored)
+    np.testing.assert_array_equal(got.is_detection_ignored, is_ignored)
     assert got.objects_of_class().tolist() == [num_boxes] == [1]
 
 
@@ -105,7 +105,7 @@ def test_half_an_overlap_is_enough_and_less_is_not():
 def test_detections_in_a_crowd_of_their_class_are_neither_right_nor_wrong():
     inside, other, half = (10, 10, 10, 10, 1), (10, 10, 10, 10, 2), (95, 0, 10, 10, 1)
     got = match(truth_of((0, 0, 100, 100, 1), crowd=True), found(inside, half, inside, other))
-    assert got.neither[0].tolist() == [True, True, True, False]
+    assert got.is_detection_ignored[0].tolist() == [True, True, True, False]
     assert got.objects_of_class().tolist() == [0, 0]
 
 

@@ -23,10 +23,10 @@ from dyhead_det.evaluation.analysis.error_kinds import ErrorKinds, error_kinds
 from dyhead_det.evaluation.analysis.outcomes import (
     ImageCounts,
     ImageOutcomes,
+    assign_outcomes,
     confusion_matrix,
     image_counts,
     image_outcomes,
-    outcomes,
 )
 from dyhead_det.evaluation.ground_truth import CocoResult
 from dyhead_det.evaluation.matching import IOU_THRESHOLDS, MAX_DETECTIONS, match
@@ -126,8 +126,8 @@ def analyze(
     )
     overall, of_classes = score_curves(matches)
     min_score = _FALLBACK_SCORE if overall.best is None else overall.best.min_score
-    sorted_out = outcomes(matches, min_score)
-    counts = image_counts(matches, sorted_out)
+    outcomes = assign_outcomes(matches, min_score)
+    counts = image_counts(matches, outcomes)
     return Analysis(
         class_names=categories.names,
         num_objects=matches.objects_of_class(),
@@ -138,13 +138,13 @@ def analyze(
         of_classes=of_classes,
         errors=error_kinds(matches),
         min_score=min_score,
-        confusion=confusion_matrix(matches, sorted_out),
+        confusion=confusion_matrix(matches, outcomes),
         crowding=ap_by_crowding(matches),
         calibration=calibration(matches),
         image_ids=matches.image_ids,
         images=counts,
         worst=tuple(
-            image_outcomes(matches, sorted_out, int(image)) for image in counts.worst(_MOST_WORST)
+            image_outcomes(matches, outcomes, int(image)) for image in counts.worst(_MOST_WORST)
         ),
     )
 

@@ -32,7 +32,7 @@ class Calibration:
 
 def calibration(matches: Matches) -> Calibration:
     """Compare the scores of all detections with how many of them are right."""
-    is_counted = ~matches.neither[0]
+    is_counted = ~matches.is_detection_ignored[0]
     score, is_true = matches.score[is_counted], matches.is_true[0][is_counted]
     # A score of 1 belongs to the last part; those of other detectors may be no probabilities.
     part = np.minimum((score.clip(0, 1) * NUM_BINS).astype(np.int64), NUM_BINS - 1)

@@ -56,14 +56,14 @@ def ap_by_crowding(matches: Matches) -> list[CrowdingGroup]:
 
 def _average_precisions(matches: Matches, is_in: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Return AP at each IoU threshold over some of the images, (T,)."""
-    is_asked = ~matches.is_ignored & is_in[matches.objects.image]
-    counts = np.bincount(matches.objects.label[is_asked], minlength=len(matches.category_ids))
+    is_positive = ~matches.is_ignored & is_in[matches.objects.image]
+    counts = np.bincount(matches.objects.label[is_positive], minlength=len(matches.category_ids))
     is_true = matches.is_true
     aps = []
     for rows, number in zip(matches.best_first(), counts.tolist(), strict=True):
         if number:
             of_images = rows[is_in[matches.detections.image[rows]]]
-            counted = ~matches.neither[:, of_images]
+            counted = ~matches.is_detection_ignored[:, of_images]
             right = is_true[:, of_images]
             aps.append(
                 [

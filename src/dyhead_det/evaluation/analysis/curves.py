@@ -44,7 +44,7 @@ def interpolated_precision(is_true: Flags, num_objects: int) -> Floats:
     """Return the highest precision at each of `RECALLS` or beyond it, (101,).
 
     Args:
-        is_true: whether each detection is right, best first, without those that are neither, (D,).
+        is_true: whether each detection is right, best first, without ignored ones, (D,).
         num_objects: that are to be found; at least one.
     """
     num_true = np.cumsum(is_true)[is_true]
@@ -66,10 +66,10 @@ def precision_recall_curves(matches: Matches, threshold: int) -> dict[int, Float
         matches: of the data set.
         threshold: position among the thresholds of the IoU.
     """
-    is_true, neither = matches.is_true[threshold], matches.neither[threshold]
+    is_true, is_ignored = matches.is_true[threshold], matches.is_detection_ignored[threshold]
     counts = matches.objects_of_class()
     return {
-        label: interpolated_precision(is_true[rows][~neither[rows]], int(counts[label]))
+        label: interpolated_precision(is_true[rows][~is_ignored[rows]], int(counts[label]))
         for label, rows in enumerate(matches.best_first())
         if counts[label]
     }
@@ -80,7 +80,7 @@ def score_curves(matches: Matches) -> tuple[ScoreCurve, list[ScoreCurve | None]]
 
     Classes without objects have none.
     """
-    is_true, is_counted = matches.is_true[0], ~matches.neither[0]
+    is_true, is_counted = matches.is_true[0], ~matches.is_detection_ignored[0]
     counts = matches.objects_of_class()
     of_classes = [
         score_curve(

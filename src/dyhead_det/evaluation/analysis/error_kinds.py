@@ -81,7 +81,7 @@ def _sort(matches: Matches) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     same_iou, same_object = _nearest(near.where(is_same), num)
     other_iou, other_object = _nearest(near.where(~is_same), num)
     threshold = matches.thresholds[0]
-    is_error = (matches.matched[0] < 0) & ~matches.neither[0]
+    is_error = (matches.matched[0] < 0) & ~matches.is_detection_ignored[0]
     # The first that fits, from the last on.
     kind = np.full(num, _BOTH)
     kind[np.maximum(same_iou, other_iou) <= NEAR] = _BACKGROUND
@@ -169,11 +169,11 @@ def _mean_ap(
         is_excused: objects that need not be found, besides those that never need, (G,).
     """
     rows = matches.by_score
-    rows = rows[(label[rows] >= 0) & ~matches.neither[0][rows]]
+    rows = rows[(label[rows] >= 0) & ~matches.is_detection_ignored[0][rows]]
     order, ends = by_class(label[rows], len(matches.category_ids))
     of_classes = np.split(is_true[rows][order], ends[:-1])
-    is_asked = ~matches.is_ignored if is_excused is None else ~(matches.is_ignored | is_excused)
-    counts = np.bincount(matches.objects.label[is_asked], minlength=len(matches.category_ids))
+    is_positive = ~matches.is_ignored if is_excused is None else ~(matches.is_ignored | is_excused)
+    counts = np.bincount(matches.objects.label[is_positive], minlength=len(matches.category_ids))
     aps = []
     for number in np.flatnonzero(matches.objects_of_class()):
         if counts[number]:

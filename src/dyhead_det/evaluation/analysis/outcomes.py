@@ -20,7 +20,7 @@ class Outcomes:
     shown: positions of these detections, without those that are neither right nor wrong, (S,).
     object_of: the object of the same class that each finds, -1 for none, (S,).
     confused_with: of those that find none: the object of another class in its place, -1, (S,).
-    asked: positions of the objects that are to be found, (Q,).
+    positives: positions of the objects that are to be found, (Q,).
     is_found, is_confused: what became of each of these, (Q,).
     """
 
@@ -28,17 +28,17 @@ class Outcomes:
     shown: NDArray[np.int64]
     object_of: NDArray[np.int64]
     confused_with: NDArray[np.int64]
-    asked: NDArray[np.int64]
+    positives: NDArray[np.int64]
     is_found: NDArray[np.bool_]
     is_confused: NDArray[np.bool_]
 
 
-def outcomes(matches: Matches, min_score: float) -> Outcomes:
+def assign_outcomes(matches: Matches, min_score: float) -> Outcomes:
     """Sort detections and objects at a bound of the score.
 
     Weaker detections choose after stronger ones, so they change nothing in the matches.
     """
-    shown = np.flatnonzero((matches.score >= min_score) & ~matches.neither[0])
+    shown = np.flatnonzero((matches.score >= min_score) & ~matches.is_detection_ignored[0])
     object_of = matches.matched[0][shown]
     is_taken = np.zeros(len(matches.objects), np.bool_)
     is_taken[object_of[object_of >= 0]] = True
@@ -61,9 +61,15 @@ def outcomes(matches: Matches, min_score: float) -> Outcomes:
     )[0][shown]
     is_confused = np.zeros(len(matches.objects), np.bool_)
     is_confused[confused[confused >= 0]] = True
-    asked = np.flatnonzero(~matches.is_ignored)
+    positives = np.flatnonzero(~matches.is_ignored)
     return Outcomes(
-        min_score, shown, object_of, confused, asked, is_taken[asked], is_confused[asked]
+        min_score,
+        shown,
+        object_of,
+        confused,
+        positives,
+        is_taken[positives],
+        is_confused[positives],
     )
 
 
@@ -76,7 +82,7 @@ def _rank_in_image(matches: Matches) -> NDArray[np.int64]:
     return rank
 
 
-def confusion_matrix(matches: Matches, sorted_out: Outcomes) -> NDArray[np.int64]:
+def confusion_matrix(matches: Matches, outcomes: Outcomes) -> NDArray[np.int64]:
     """Count what annotated classes (rows) were detected as (columns), (K + 1, K + 1).
 
     The last row is background that was detected as a class, the last column objects that were not
@@ -84,12 +90,12 @@ def confusion_matrix(matches: Matches, sorted_out: Outcomes) -> NDArray[np.int64
     """
     num = len(matches.category_ids)
     matrix = np.zeros((num + 1, num + 1), np.int64)
-    detected = matches.detections.label[sorted_out.shown]
-    place = np.where(sorted_out.object_of >= 0, sorted_out.object_of, sorted_out.confused_with)
+    detected = matches.detections.label[outcomes.shown]
+    place = np.where(outcomes.object_of >= 0, outcomes.object_of, outcomes.confused_with)
     annotated = np.append(matches.objects.label, num)[place]  # -1 is the last, background
     np.add.at(matrix, (annotated, detected), 1)
-    is_missed = ~sorted_out.is_found & ~sorted_out.is_confused
-    missed = matches.objects.label[sorted_out.asked[is_missed]]
+    is_missed = ~outcomes.is_found & ~outcomes.is_confused
+    missed = matches.objects.label[outcomes.positives[is_missed]]
     matrix[:, num] += np.bincount(missed, minlength=num + 1)
     return matrix
 
@@ -116,10 +122,10 @@ class ImageOutcomes:
     detections: tuple[Found, ...]
 
 
-def image_outcomes(matches: Matches, sorted_out: Outcomes, image: int) -> ImageOutcomes:
+def image_outcomes(matches: Matches, outcomes: Outcomes, image: int) -> ImageOutcomes:
     """Gather what became of the objects and detections of one image, given by its position."""
-    asked, shown = sorted_out.asked, sorted_out.shown
-    objects = np.flatnonzero(matches.objects.image[asked] == image)
+    positives, shown = outcomes.positives, outcomes.shown
+    objects = np.flatnonzero(matches.objects.image[positives] == image)
     detections = np.flatnonzero(matches.detections.image[shown] == image)
     detections = detections[np.argsort(-matches.score[shown[detections]], kind="stable")]
     return ImageOutcomes(
@@ -127,9 +133,9 @@ def image_outcomes(matches: Matches, sorted_out: Outcomes, image: int) -> ImageO
         tuple(
             Found(_xyxy(xywh), label, None, is_found)
             for xywh, label, is_found in zip(
-                matches.objects.xywh[asked[objects]],
-                matches.objects.label[asked[objects]].tolist(),
-                sorted_out.is_found[objects].tolist(),
+                matches.objects.xywh[positives[objects]],
+                matches.objects.label[positives[objects]].tolist(),
+                outcomes.is_found[objects].tolist(),
                 strict=True,
             )
         ),
@@ -139,7 +145,7 @@ def image_outcomes(matches: Matches, sorted_out: Outcomes, image: int) -> ImageO
                 matches.detections.xywh[shown[detections]],
                 matches.detections.label[shown[detections]].tolist(),
                 matches.score[shown[detections]].tolist(),
-                (sorted_out.object_of[detections] >= 0).tolist(),
+                (outcomes.object_of[detections] >= 0).tolist(),
                 strict=True,
             )
         ),
@@ -166,13 +172,13 @@ class ImageCounts:
         return order[errors[order] > 0]
 
 
-def image_counts(matches: Matches, sorted_out: Outcomes) -> ImageCounts:
+def image_counts(matches: Matches, outcomes: Outcomes) -> ImageCounts:
     """Count what became of the objects and the detections of each image."""
     num_images = len(matches.image_ids)
-    image_of_object = matches.objects.image[sorted_out.asked]
-    is_false = sorted_out.object_of < 0
+    image_of_object = matches.objects.image[outcomes.positives]
+    is_false = outcomes.object_of < 0
     return ImageCounts(
-        np.bincount(image_of_object[sorted_out.is_found], minlength=num_images),
-        np.bincount(image_of_object[~sorted_out.is_found], minlength=num_images),
-        np.bincount(matches.detections.image[sorted_out.shown[is_false]], minlength=num_images),
+        np.bincount(image_of_object[outcomes.is_found], minlength=num_images),
+        np.bincount(image_of_object[~outcomes.is_found], minlength=num_images),
+        np.bincount(matches.detections.image[outcomes.shown[is_false]], minlength=num_images),
     )

@@ -16,7 +16,7 @@ def test_the_error_is_the_mean_distance_of_score_and_share():
     points = [
         (score, is_true)
         for score, is_true, neither in zip(
-            matches.score, matches.is_true[0], matches.neither[0], strict=True
+            matches.score, matches.is_true[0], matches.is_detection_ignored[0], strict=True
         )
         if not neither
     ]

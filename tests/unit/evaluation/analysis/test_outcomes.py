@@ -3,10 +3,10 @@
 import numpy as np
 
 from dyhead_det.evaluation.analysis.outcomes import (
+    assign_outcomes,
     confusion_matrix,
     image_counts,
     image_outcomes,
-    outcomes,
 )
 from dyhead_det.evaluation.matching import match
 
@@ -40,16 +40,16 @@ DETECTIONS = [
 
 def test_confusions_are_counted_with_background():
     matches = match(TRUTH, DETECTIONS)
-    got = confusion_matrix(matches, outcomes(matches, 0.5))
+    got = confusion_matrix(matches, assign_outcomes(matches, 0.5))
     # Rows: annotated as 1, as 2, not at all; columns: detected as 1, as 2, not at all.
     assert got.tolist() == [[1, 0, 0], [1, 0, 1], [3, 0, 0]]
-    got = confusion_matrix(matches, outcomes(matches, 0.05))
+    got = confusion_matrix(matches, assign_outcomes(matches, 0.05))
     assert got.tolist() == [[1, 0, 0], [1, 1, 0], [3, 0, 0]]
 
 
 def test_images_are_counted_and_the_worst_come_first():
     matches = match(TRUTH, DETECTIONS)
-    got = image_counts(matches, outcomes(matches, 0.5))
+    got = image_counts(matches, assign_outcomes(matches, 0.5))
     assert got.num_found.tolist() == [1, 0]
     assert got.num_missed.tolist() == [1, 1]
     assert got.num_false.tolist() == [2, 2]
@@ -59,7 +59,7 @@ def test_images_are_counted_and_the_worst_come_first():
 
 def test_an_image_shows_its_objects_and_detections_best_first():
     matches = match(TRUTH, DETECTIONS)
-    got = image_outcomes(matches, outcomes(matches, 0.5), 0)
+    got = image_outcomes(matches, assign_outcomes(matches, 0.5), 0)
     assert got.image_id == 1
     assert [(each.label, each.is_right) for each in got.objects] == [(0, True), (1, False)]
     assert [(each.score, each.is_right) for each in got.detections] == [
@@ -73,8 +73,8 @@ def test_an_image_shows_its_objects_and_detections_best_first():
 def test_rows_and_columns_add_up():
     truth, detections = made_up(2, num_images=30, crowds=0)
     matches = match(truth, detections)
-    sorted_out = outcomes(matches, 0.3)
-    matrix = confusion_matrix(matches, sorted_out)
+    outcomes = assign_outcomes(matches, 0.3)
+    matrix = confusion_matrix(matches, outcomes)
     np.testing.assert_array_equal(matrix[:-1].sum(axis=1), matches.objects_of_class())
     shown = np.bincount(matches.detections.label[matches.score >= 0.3], minlength=3)
     np.testing.assert_array_equal(matrix[:, :-1].sum(axis=0), shown)
