@@ -57,7 +57,7 @@ def read_archive(file: BinaryIO) -> object:
         file: Kept open until its tensors are taken.
 
     Returns:
-        Plain values with descriptions of tensors and placeholders, see `restricted_pickle`.
+        Plain values with descriptions of tensors and placeholders, see `pickled_values`.
 
     Raises:
         pickle.UnpicklingError: If it holds what no file of weights holds.

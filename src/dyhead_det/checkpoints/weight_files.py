@@ -14,13 +14,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file as load_safetensors
 from torch import Tensor
 
+from dyhead_det.checkpoints.pickled_values import PickledArray, PickledTensor, Placeholder
 from dyhead_det.checkpoints.recognize import beginning_looks_like
-from dyhead_det.checkpoints.restricted_pickle import (
-    PickledArray,
-    PickledTensor,
-    Placeholder,
-    RestrictedUnpickler,
-)
+from dyhead_det.checkpoints.restricted_pickle import RestrictedUnpickler
 from dyhead_det.checkpoints.torch_files import (
     DAMAGES,
     OLD_FORMAT_START,

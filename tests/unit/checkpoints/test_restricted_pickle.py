@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from dyhead_det.checkpoints import restricted_pickle, weight_files
-from dyhead_det.checkpoints.restricted_pickle import Placeholder, RestrictedUnpickler
+from dyhead_det.checkpoints import pickled_values, restricted_pickle, weight_files
+from dyhead_det.checkpoints.pickled_values import Placeholder
+from dyhead_det.checkpoints.restricted_pickle import RestrictedUnpickler
 from dyhead_det.checkpoints.weight_files import named_tensors, read_weight_file
 from dyhead_det.errors import CheckpointError
 
@@ -135,7 +136,7 @@ def test_names_are_names_whatever_they_are_called():
 
 
 def test_nothing_that_a_pickle_gets_hold_of_has_a_dictionary_of_its_own():
-    module = restricted_pickle
+    module = pickled_values
     own = [
         module.Placeholder,
         module.Global,

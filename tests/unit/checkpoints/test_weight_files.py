@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from dyhead_det.checkpoints.restricted_pickle import Placeholder
+from dyhead_det.checkpoints.pickled_values import Placeholder
 from dyhead_det.checkpoints.weight_files import (
     named_tensors,
     names_without_tensors,
