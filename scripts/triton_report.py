@@ -154,7 +154,8 @@ def assemble(ptx: str, capability: int) -> str:
         path = Path(folder) / "kernel.ptx"
         path.write_text(ptx, encoding="utf-8")
         architecture = f"sm_{capability}{'a' if capability >= 90 else ''}"
-        assembler = triton.knobs.nvidia.ptxas.path
+        tools = triton.knobs.nvidia
+        assembler = (tools.ptxas if capability < 100 else tools.ptxas_blackwell).path
         command = [assembler, "-v", f"--gpu-name={architecture}", str(path), "-o", f"{path}.bin"]
         return subprocess.run(command, check=True, capture_output=True, text=True).stderr
 

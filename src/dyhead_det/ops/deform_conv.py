@@ -135,7 +135,8 @@ def resolve_backend(backend: DeformBackend, x: Tensor) -> DeformBackend:
 
 def _can_be_tried(x: Tensor) -> bool:
     """Tell whether kernels may be run now to see which is fastest for these maps."""
-    is_eager = type(x) is Tensor and not torch.compiler.is_compiling()
+    is_traced = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
+    is_eager = type(x) is Tensor and not is_traced
     is_on_gpu = x.device.type == "cuda" and x.numel() > 0 and x.dtype != torch.float64
     return is_eager and is_on_gpu and not torch.cuda.is_current_stream_capturing()
 
