@@ -3,12 +3,16 @@
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+
+import torch
 
 from dyhead_det.cli.app import main
 from dyhead_det.config.schema import RunConfig
 from dyhead_det.distributed.launch import init_process_group
+from dyhead_det.distributed.slow_step import slow_step_explained
 from dyhead_det.errors import DatasetError
 from dyhead_det.prediction.evaluate_checkpoint import evaluate_checkpoint
 from dyhead_det.training import step as step_module
@@ -104,6 +108,25 @@ def fail() -> None:
         raise DatasetError("3.png: cannot be read")
 
 
+def sleep_in_backward() -> None:
+    """Let the second of the processes sleep in its first backward until the other has said so."""
+
+    def explained(*arguments):
+        step_module.slow_step_explained = slow_step_explained
+        return slow_step_explained(*arguments, seconds=1, grace=3)
+
+    step_module.slow_step_explained = explained
+    backward_as_ever = torch.Tensor.backward
+
+    def backward(loss: torch.Tensor) -> None:
+        torch.Tensor.backward = backward_as_ever
+        if os.environ["RANK"] == "1":
+            loss.register_hook(lambda _gradient: time.sleep(6))
+        loss.backward()
+
+    torch.Tensor.backward = backward
+
+
 SCENES = {"stop_torchrun": stop_torchrun, "die_once": die_once, "fail": fail}
 
 if __name__ == "__main__":
@@ -116,6 +139,8 @@ if __name__ == "__main__":
         sys.argv[1:] = [*arguments, *own]
         main()
     else:
+        if scene == "fail":  # the scene before costs no processes of its own
+            sleep_in_backward()
         in_the_middle_of_step(3, SCENES[scene])
         sys.argv[1:] = rest
         main()

@@ -182,7 +182,7 @@ def test_a_run_whose_process_was_killed_goes_on_by_itself(trained, tmp_path):
     )
 
 
-def test_a_failing_process_ends_all_with_its_own_message(tmp_path):
+def test_a_hanging_process_is_named_and_a_failing_one_ends_all_with_its_own_message(tmp_path):
     config = write_config(tmp_path / "tiny.yaml", make_config(draw_tiny_dataset(tmp_path / "tiny")))
     result = torchrun(PROGRAM, "fail", "train", config, "--out", tmp_path / "run")
     assert sorted(error_lines(result)) == [
@@ -190,6 +190,13 @@ def test_a_failing_process_ends_all_with_its_own_message(tmp_path):
         "error: process 1 of 2: 3.png: cannot be read; step 2 is saved in "
         f"{tmp_path}/run/last.pt; go on with --resume",
     ]
+    # Before, in the first step, it has slept in backward.
+    assert re.search(
+        r"step 1 takes more than 1 seconds: rank 1 on \S+ is in the backward pass with 0 "
+        r"gradients, and the others, in the backward pass with [1-9]\d* gradients, wait for it",
+        result.stderr,
+    )
+    assert result.stderr.count("takes more than") == 1
     assert result.returncode != 0
     assert exit_codes(result) == {3, 6}
     assert load_checkpoint(tmp_path / "run" / "last.pt").step == 2

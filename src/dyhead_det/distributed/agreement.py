@@ -49,7 +49,8 @@ def find_differences(values_by_rank: Sequence[Mapping[str, object]]) -> list[str
             ranks_by_value.setdefault(value, []).append(rank)
         if len(ranks_by_value) > 1:
             of_ranks = (
-                f"{_shorten(value)} on {_ranks(ranks)}" for value, ranks in ranks_by_value.items()
+                f"{_shorten(value)} on {name_ranks(ranks)}"
+                for value, ranks in ranks_by_value.items()
             )
             texts.append(f"{name}: {', '.join(of_ranks)}")
     return texts
@@ -59,7 +60,8 @@ def _shorten(value: str) -> str:
     return value if len(value) <= MOST_CHARACTERS else f"{value[: MOST_CHARACTERS - 3]}..."
 
 
-def _ranks(ranks: list[int]) -> str:
+def name_ranks(ranks: Sequence[int]) -> str:
+    """Return a few ranks by number, of many the first."""
     if len(ranks) == 1:
         return f"rank {ranks[0]}"
     if len(ranks) <= MOST_DIFFERENCES:

@@ -72,6 +72,7 @@ def gather_objects(values: list[Value]) -> list[Value]:
     """Return the values of all ranks, in the order of ranks, on rank 0, and none on the others."""
     if get_world_size() == 1:
         return values
+    barrier()  # which names a rank that does not come
     lists: list[list[Value]] = [[]] * get_world_size()
     with _lost_connections_explained():
         dist.gather_object(values, lists if is_main() else None, dst=0)
@@ -82,6 +83,7 @@ def all_gather_objects(value: Value) -> list[Value]:
     """Return the value of every rank, by rank, on every rank."""
     if get_world_size() == 1:
         return [value]
+    barrier()  # which names a rank that does not come
     of_all: list[Value | None] = [None] * get_world_size()
     with _lost_connections_explained():
         dist.all_gather_object(of_all, value)

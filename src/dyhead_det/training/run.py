@@ -19,6 +19,7 @@ from dyhead_det.data.build_datasets import (
 )
 from dyhead_det.data.coco.dataset import CocoDataset
 from dyhead_det.data.samplers import samples_per_epoch
+from dyhead_det.distributed.slow_step import StepPosition
 from dyhead_det.distributed.world import get_world_size
 from dyhead_det.errors import ConfigError
 from dyhead_det.evaluation.evaluate import match_categories
@@ -94,6 +95,7 @@ class Run:
     parts: What does not change.
     progress: What changes, and is saved.
     ddp_model: The detector as it is called in training, wrapped where there are several ranks.
+    position: Where in a step it is.
     saved_at: When a checkpoint was last written, by `time.monotonic`.
     saved: Step and evaluated step of the last checkpoint that was written or restored.
     """
@@ -101,6 +103,7 @@ class Run:
     parts: RunParts
     progress: Progress
     ddp_model: nn.Module
+    position: StepPosition = field(default_factory=StepPosition)
     saved_at: float = field(default_factory=time.monotonic)
     saved: tuple[int, int] | None = None
 

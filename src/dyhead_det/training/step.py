@@ -3,16 +3,18 @@
 import math
 import random
 from contextlib import nullcontext
+from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from dyhead_det.contracts import Target
 from dyhead_det.distributed.collectives import all_reduce_sum
 from dyhead_det.distributed.ddp import no_sync, wrap_ddp
 from dyhead_det.distributed.device import images_to_device
+from dyhead_det.distributed.slow_step import slow_step_explained
 from dyhead_det.distributed.world import get_rank, get_world_size
 from dyhead_det.errors import NonFiniteLossError
 from dyhead_det.models.backbones.sync_norm import excluded_from_statistics
@@ -41,17 +43,29 @@ def train_step(run: Run, images: list[Tensor], targets: list[Target]) -> tuple[f
     Raises:
         NonFiniteLossError: If a loss or the gradient is NaN or infinite; no weight has changed.
     """
+    run.position.begin(run.progress.step + 1)
+    with slow_step_explained(run.position, partial(_count_gradients, run.parts.detector)):
+        return _train_step(run, images, targets)
+
+
+def _train_step(run: Run, images: list[Tensor], targets: list[Target]) -> tuple[float, float]:
     parts = run.parts
     seed = mix_seeds(parts.config.seed, run.progress.step)
     lr = _prepare(run)
     micro_batches = split_batch(images, targets, parts.config.train.accumulate)
     weights = micro_batch_weights(parts.detector, micro_batches, parts.device, seed=seed)
     sums = _accumulate_gradients(run, micro_batches, weights, seed)
+    run.position.enter("the sum of the losses of all ranks")
     values = _clip_and_check(run, sums, targets)
+    run.position.enter("the optimizer")
     with nullcontext() if parts.part_log is None else parts.part_log.around_step(values):
         _update_weights(run, is_skipped=bool(values.get("skipped")))
     run.progress.losses.add(values)
     return lr, sum(value for name, value in values.items() if name.startswith("loss"))
+
+
+def _count_gradients(model: nn.Module) -> int:
+    return sum(parameter.grad is not None for parameter in model.parameters())
 
 
 def _prepare(run: Run) -> float:
@@ -78,9 +92,11 @@ def _accumulate_gradients(
         # Layers that drop at random draw from the global generators, anew in every micro-batch.
         _seed_everything(mix_seeds(seed, first_number + index))
         is_last = index == len(micro_batches) - 1
+        run.position.enter("the forward pass")
         with nullcontext() if is_last else no_sync(run.ddp_model):
             losses = weigh_losses(_losses_of(run, micro_batch, seed=seed), its_weights)
             total: Tensor = run.parts.scaler.scale(torch.stack(list(losses.values())).sum())
+            run.position.enter("the backward pass")
             total.backward()  # type: ignore[no-untyped-call]  # PyTorch's, not annotated
         for name, loss in losses.items():
             sums[name] = sums.get(name, 0) + loss.detach()
