@@ -2,6 +2,7 @@
 
     python scripts/bench_loader.py --quick
     python scripts/bench_loader.py --data mydata --data others
+    python scripts/bench_loader.py --archives 100000
 
 A folder given by --data holds train.json and images/; it is read as it is, and some of its pictures
 enlarged to 6 megapixels. Without --data both sets are drawn. The other loader is put together as
@@ -9,6 +10,7 @@ torchvision's detection reference does: CocoDetection without images that have n
 v2 in the workers (a flip, floats, valid boxes), DataLoader. Both end with float images in the main
 process and read every image once an epoch. Then our loader's settings against each other (not with
 --quick), and readers of an annotation file of the size of COCO's. Writes bench_loader.md and .png.
+With --archives only this is done: so many small images are read as files and in archives.
 """
 
 import argparse
@@ -30,6 +32,7 @@ from torch.utils.data import DataLoader, Subset
 from torchvision.datasets import CocoDetection, wrap_dataset_for_transforms_v2
 from torchvision.transforms import v2
 
+from archive_table import archive_table
 from dyhead_det.data.coco.dataset import CocoDataset, load_coco
 from dyhead_det.data.detection_dataset import DetectionDataset
 from dyhead_det.data.loaders import LoaderOptions, build_train_loader
@@ -66,6 +69,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--images", type=int, help="at least so many a round [400, quick 60]")
     parser.add_argument("--boxes", type=int, help="in the annotation file [860000, quick 100000]")
+    parser.add_argument("--archives", type=int, help="so many images, as files and in archives")
     options = parse(parser)
     options.images = options.images or (60 if options.quick else 400)
     options.boxes = options.boxes or (100_000 if options.quick else BOXES_OF_COCO)
@@ -74,6 +78,9 @@ def main() -> None:
         f"# Loading\n\n{machine()}; {options.workers} workers, batches of {options.batch_size}, "
         f"medians of {options.rounds} interleaved rounds\n"
     ]
+    if options.archives:
+        report([*lines, *archive_table(options)], options.out / "bench_archives.md")
+        return
     with tempfile.TemporaryDirectory() as folder:
         folders = dict(data_sets(options, Path(folder)))
         lines += [*loader_table(folders, options), ""]

@@ -32,6 +32,21 @@ def draw_photographs(folder: Path, *, width: int, height: int, count: int) -> No
     write_json(folder / "train.json", coco_document(images, boxes, segmentation=[]))
 
 
+def draw_small_images(folder: Path, count: int) -> None:
+    """Write JPEG files of 64 pixels and about 3 kB, and `train.json` with one box each."""
+    random = np.random.default_rng(0)
+    (folder / "images").mkdir(parents=True)
+    noise = random.integers(0, 256, (100, 64, 64, 3), np.uint8)
+    images = []
+    for number in range(1, count + 1):
+        name = f"{number:07}.jpg"
+        picture = np.roll(noise[number % 100], number // 100, axis=0)  # none like another one
+        Image.fromarray(picture).save(folder / "images" / name, quality=40)
+        images.append({"id": number, "file_name": name, "width": 64, "height": 64})
+    boxes = [(number, [8.0, 8.0, 24.0, 24.0]) for number in range(1, count + 1)]
+    write_json(folder / "train.json", coco_document(images, boxes, segmentation=[]))
+
+
 def enlarge_photographs(source: Path, folder: Path, *, long_edge: int, count: int) -> None:
     """Write some photographs of a data set, those with boxes, anew with this longer edge."""
     document = json.loads((source / "train.json").read_bytes())
