@@ -33,7 +33,7 @@ RANKS = {
     "prediction": 4,  # a checkpoint at work
     "inspection": 5,  # a data set looked at before training
     "training": 5,  # the loop and its state
-    "export": 5,  # a checkpoint as an ONNX file
+    "export": 5,  # a checkpoint as an ONNX file, its backbone as a file of torch.export
     "explain": 5,  # what DyHead looked at in an image
     "benchmark": 5,  # how fast a checkpoint and the files made from it are
     "cli": 6,  # argv to one call

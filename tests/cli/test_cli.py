@@ -56,6 +56,7 @@ def test_version():
         (["nonsense"], 2, "nonsense"),
         (["export", "{config}", "a.onnx", "--batch", "many"], 2, "from 1 to 1024, or dynamic"),
         (["export", "{config}", "a.onnx", "--batch", "0"], 2, "from 1 to 1024, or dynamic"),
+        (["export", "{config}", "a.pt2", "--check-image", "{config}"], 2, "is for ONNX files"),
         (["predict", "{config}", "a.jpg", "--batch-size", "9" * 30], 2, "equal to 65536"),
         (["predict", "{config}"], 2, "Give either images"),
         (["predict", "{config}", "a.jpg", "--data", "{config}"], 2, "Give either images"),

@@ -22,6 +22,7 @@ from dyhead_det.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from dyhead_det.cli.app import app
 from dyhead_det.config.schema import to_plain
 from dyhead_det.contracts import Category, CategoryMap
+from dyhead_det.export.backbone import export_backbone
 from dyhead_det.export.export import export
 from dyhead_det.export.options import ExportOptions
 from dyhead_det.models.detectors import build_detector
@@ -71,6 +72,13 @@ def desk(tmp_path_factory) -> Path:
         ExportOptions(),
         check_image=folder / "photo.jpg",
     )
+    # Without DyHead, for recording takes its time.
+    plain = make_config(folder / "mydata", model={"dyhead": None})
+    detector = build_detector(plain.model, num_classes=2, load_backbone_weights=False)
+    save_checkpoint(
+        folder / "plain.pt", Checkpoint(plain, categories, detector.state_dict(), 0, {})
+    )
+    export_backbone(folder / "plain.pt", folder / "backbone.pt2", ExportOptions())
     return folder
 
 

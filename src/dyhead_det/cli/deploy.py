@@ -24,7 +24,14 @@ def _no_other_batch(value: str | None) -> str | None:
 
 def export(
     checkpoint: CheckpointFile,
-    out: Annotated[Path, typer.Argument(dir_okay=False, help="The ONNX file to write.")],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            dir_okay=False,
+            help="The ONNX file to write; or a .pt2 file of torch.export, for backbone, FPN and "
+            "DyHead alone.",
+        ),
+    ],
     check_image: Annotated[
         Path | None,
         typer.Option(
@@ -57,15 +64,15 @@ def export(
     deform: Annotated[
         Literal["op", "gather"],
         typer.Option(
-            help="Deformable convolutions by ONNX's operator, or by standard operators for "
-            "programs that do not know it."
+            help="Deformable convolutions by ONNX's operator (torchvision's in a .pt2 file), or by "
+            "standard operators for programs that do not know it."
         ),
     ] = "op",
     short_edge: ShortEdge = None,
     long_edge: LongEdge = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
 ) -> None:
-    """Write a checkpoint as an ONNX file that finds the same."""
+    """Write a checkpoint as an ONNX file that finds the same; or its backbone by torch.export."""
     with quick_imports():
         from dyhead_det.export.export import export as export_checkpoint
         from dyhead_det.export.options import ExportOptions, parse_batch
@@ -79,6 +86,14 @@ def export(
         short_edge=short_edge,
         long_edge=long_edge,
     )
+    if out.suffix.lower() == ".pt2":
+        if check_image is not None:
+            msg = "--check-image is for ONNX files: maps are compared at two sizes of noise."
+            raise typer.BadParameter(msg)
+        from dyhead_det.export.backbone import export_backbone  # not for ONNX: PyTorch's compiler
+
+        echo(export_backbone(checkpoint, out, options, overwrite=overwrite))
+        return
     summary = export_checkpoint(
         checkpoint, out, options, check_image=check_image, overwrite=overwrite
     )

@@ -257,7 +257,7 @@ def bring_to_coarser(
         each.flatten(1)[:, : each.shape[1] * height * width]
         for each in (offsets_and_masks[:, :18], offsets_and_masks[:, 18:])
     ]
-    return torch.cat(prefixes, dim=1).view(len(offsets_and_masks), 27, height, width)
+    return torch.cat(prefixes, dim=1).view(offsets_and_masks.shape[0], 27, height, width)
 
 
 def resize(x: Tensor, size_hw: Sequence[int]) -> Tensor:

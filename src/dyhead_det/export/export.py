@@ -107,7 +107,8 @@ def export(
     if out.suffix.lower() != ".onnx":
         raise ConfigError(
             f"{out}: what is written is an ONNX file; give it a name that ends with .onnx (other "
-            "programs, TensorRT too, make their own files from it)"
+            "programs, TensorRT too, make their own files from it), or with .pt2 for backbone, FPN "
+            "and DyHead by torch.export"
         )
     require_new(out, overwrite=overwrite)
     require_writable(out.parent, option="OUT")

@@ -1,7 +1,7 @@
 """What an ONNX file says of itself: classes, sizes, precision, versions."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -37,18 +37,26 @@ def describe_file(
     without_weights = {**content_of(content), "model": {}, "training": None}
     without_weights["config"]["model"]["input"].update(edges)
     kind = {"batch": options.batch, "precision": options.precision, "deform": options.deform}
-    versions = {name: version(name) for name in ("torch", "torchvision", "onnx")}
     texts = {
-        "categories": content.categories.to_plain(),
+        **describe_source(checkpoint, content, packages=("torch", "torchvision", "onnx")),
         "input": resizing,
-        "model": to_plain(content.config.model),
         "export": kind,
         CHECKPOINT_KEY: without_weights,
-        SOURCE_KEY: {"name": checkpoint.name, "sha256": sha256(checkpoint)},
-        "dyhead_det_version": __version__,
-        "versions": versions,
     }
     return {name: json.dumps(text) for name, text in texts.items()}
+
+
+def describe_source(
+    checkpoint: Path, content: Checkpoint, *, packages: Sequence[str]
+) -> dict[str, object]:
+    """Return what any file says of the checkpoint and the programs that it was made of, by name."""
+    return {
+        "categories": content.categories.to_plain(),
+        "model": to_plain(content.config.model),
+        SOURCE_KEY: {"name": checkpoint.name, "sha256": sha256(checkpoint)},
+        "dyhead_det_version": __version__,
+        "versions": {name: version(name) for name in packages},
+    }
 
 
 def add_metadata(path: Path, texts: Mapping[str, str], *, description: str) -> None:

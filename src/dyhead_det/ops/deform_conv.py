@@ -83,7 +83,8 @@ def modulated_deform_conv2d(
         ConfigError: ``triton`` where it cannot run.
     """
     out_hw = [-(-size // stride) for size in x.shape[-2:]]
-    expected = [(len(x), 18, *out_hw), (len(x), 9, *out_hw)]
+    batch = x.shape[0]  # `len` would make a number of it where sizes are symbols
+    expected = [(batch, 18, *out_hw), (batch, 9, *out_hw)]
     if [tuple(offset.shape), tuple(mask.shape)] != expected:
         raise ValueError(
             f"offset and mask for a map {tuple(x.shape)} read with stride {stride} have the shapes "
@@ -261,7 +262,7 @@ def _convolve_by_grid_sample(
     read = F.grid_sample(x, torch.stack(coordinates, dim=3), align_corners=False)
     weighed = read * mask.flatten(2)[:, None]  # (B, C, 9, H' * W')
     return F.conv2d(weighed, weight.flatten(2)[..., None], bias).view(
-        len(x), len(weight), height, width
+        x.shape[0], weight.shape[0], height, width
     )
 
 
