@@ -3,7 +3,7 @@ r"""From how many steps, and from how much time, does a head pay? Detectors x he
     python scripts/learning_curves.py configs/own_data.yaml --set data.root=mydata
     python scripts/learning_curves.py configs/own_data.yaml --set data.root=mydata \
         --detectors atss fasterrcnn --steps 250 500 1000 --seeds 0 1 2 \
-        --head plain model.dyhead=null --head blocks-2 model.dyhead='{num_blocks: 2}'
+        --head plain model.dyhead=null --head blocks-4 model.dyhead='{num_blocks: 4}'
 
 The first head is what the others are compared with. Runs with the same seed see the same images in
 the same order. ATSS without DyHead gets four tower convolutions, if a head says nothing else. A
@@ -42,7 +42,8 @@ NUM_RESAMPLES = 1000
 HELD_OUT = 0.2
 
 WITHOUT_DYHEAD = ("model.dyhead=null",)
-WITH_DYHEAD = ("model.dyhead={num_blocks: 2}",)
+# For a pyramid with norms, as `own_data` has it.
+WITH_DYHEAD = ("model.dyhead={num_blocks: 2, residual_scale: 3}", "optim.offset_lr_factor=0.2")
 DETECTORS = ("fasterrcnn", "retinanet", "fcos", "atss")
 
 
