@@ -19,7 +19,7 @@ _MARKDOWN = re.compile(r"[\\`*_\[\]<>&|~#!$]")
 # The password of an address: between the name of the user and the host, or a value of its query.
 _PASSWORDS = re.compile(
     r"(?<=://)([^/?#\s:]*:)[^/?#\s]*(?=@)"
-    r"|([?&][^=&#\s]*(?:pass|pwd|secret|token|key|auth|sig)[^=&#\s]*=)[^&#\s]+",
+    r"|([?&_][^=&#\s]*(?:pass|pwd|secret|token|key|auth|sig)[^=&#\s]*=)[^&#\s]+",
     re.IGNORECASE,
 )
 # What makes a spreadsheet take the text of a cell for a formula.

@@ -6,6 +6,7 @@ import platform
 import re
 import shutil
 import stat
+import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -44,6 +45,15 @@ def open_file(path: Path) -> BinaryIO:
     except OSError:
         os.close(descriptor)
         raise
+
+
+def cache_folder() -> Path:
+    """Return where what can be made again is kept: below XDG_CACHE_HOME, or ~/.cache."""
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # a user without a home; the folder of temporary files is everybody's
+        cache = Path(tempfile.gettempdir()) / f"cache-{os.getuid()}"
+    return cache / "dyhead-det"
 
 
 def video_advice(path: Path) -> str | None:

@@ -28,6 +28,7 @@ TEXTS = st.text(st.characters())
         ("rtsp://:s@cret:@camera", "rtsp://:***@camera"),
         ("http://cam/a?user=me&pwd=secret&ch=1#t", "http://cam/a?user=me&pwd=***&ch=1#t"),
         ("https://cam/a.m3u8?access_token=secret", "https://cam/a.m3u8?access_token=***"),
+        ("rtsp://cam/user=me_password=s_ch=1", "rtsp://cam/user=me_password=***"),
         ("rtsp://camera:554/1", "rtsp://camera:554/1"),
         ("rtsp://camera:554/a@b", "rtsp://camera:554/a@b"),
         ("videos/a:b@c.mp4", "videos/a:b@c.mp4"),

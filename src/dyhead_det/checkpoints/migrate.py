@@ -2,8 +2,8 @@
 
 Version 1 was written by 0.1. Version 2 calls the backbone of a configuration `backbone`, no longer
 `body`, and keeps the state of a run in sections of its own, no longer flat. Version 3 knows
-TensorBoard as one of `train.trackers`, no longer as `train.tensorboard`. The names of weights have
-never changed.
+TensorBoard as one of `train.trackers`, no longer as `train.tensorboard`. The names of weights are
+those of version 1.
 """
 
 from collections.abc import Callable

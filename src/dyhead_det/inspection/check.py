@@ -188,7 +188,7 @@ def check_dataset(
     if found.format != "coco":
         name = f"{name} ({found.split})"
     unmet = _unmet(dataset, absence or missing, name, skips_broken=skips_broken)
-    if skips_broken:
+    if skips_broken and absence is None:
         problems.repair(f"images that are not in {dataset.images}, left out", missing)
     # Boxes that are no pixels would all look odd.
     if len(dataset) and not any(k.startswith((RELATIVE, CORNERS)) for k in problems.refused):
@@ -241,7 +241,7 @@ def _unmet(
         skips_broken: images that are not there are no errors.
     """
     found = []
-    if not skips_broken and isinstance(missing, str):
+    if isinstance(missing, str):
         found.append(Finding("error", where, missing))
     elif not skips_broken and missing:
         there = {name: dataset.images.in_another_case(name) for name in missing}

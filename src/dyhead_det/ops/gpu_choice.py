@@ -8,8 +8,8 @@ trial, and kept in a file of the user's cache folder for later runs on such a GP
 
 import json
 import logging
+import math
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from dyhead_det.errors import ConfigError
-from dyhead_det.files import written_whole
+from dyhead_det.files import cache_folder, written_whole
 from dyhead_det.ops.gpu_trials import Workload
 
 logger = logging.getLogger(__name__)
@@ -120,9 +120,12 @@ class GpuChooser:
             return kept
         taken = {name: self.milliseconds(name, workload) for name in ("triton", *others)}
         chosen = min(taken, key=taken.__getitem__)
+        if taken[chosen] == math.inf:
+            return fallback
         times = ", ".join(f"{name} {time:.2f} ms" for name, time in taken.items())
         logger.info("deformable convolutions by %s: %s (%s)", chosen, times, key)
-        keep_choice(self.path, key, chosen)
+        if all(map(math.isfinite, taken.values())):  # the memory may be free another time
+            keep_choice(self.path, key, chosen)
         return chosen
 
 
@@ -151,11 +154,7 @@ def _type_name(workload: Workload) -> str:
 
 def choices_path() -> Path:
     """Return where choices are kept: in the user's cache folder."""
-    try:
-        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    except RuntimeError:  # a user without a home
-        cache = tempfile.gettempdir()
-    return Path(cache) / "dyhead-det" / "deform_backends.json"
+    return cache_folder() / "deform_backends.json"
 
 
 def read_choices(path: Path) -> dict[str, str]:

@@ -79,7 +79,7 @@ def predict_videos(
             "every": every,
         },
     )
-    names = _names(sources)
+    names = _names([*map(without_passwords, sources)])
     stopped_by: StopRequested | None = None
     problems: list[str] = []
     run = _Run(predictor, options, "pictures" in outputs, every, num_workers)
@@ -142,6 +142,7 @@ def _names(sources: Sequence[str]) -> list[str]:
     names = []
     for source in sources:
         stem = Path(urlsplit(source).path if "://" in source else source).stem or "stream"
+        stem = stem.replace("*", "_")  # in place of passwords
         numbers[stem.casefold()] += 1
         number = numbers[stem.casefold()]
         names.append(stem if number == 1 else f"{stem}-{number}")

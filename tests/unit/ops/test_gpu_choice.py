@@ -103,6 +103,15 @@ def test_a_folder_that_cannot_be_written_costs_only_the_next_runs_time(tmp_path,
     assert "not kept for later runs" in caplog.messages[-1]
 
 
+def test_what_was_too_much_for_the_memory_is_not_kept(tmp_path) -> None:
+    inf = float("inf")
+    trials = Trials(tmp_path / "choices.json", triton=inf, torchvision=2, gather=3)
+    assert choose(trials.chooser()) == "torchvision"
+    everything = Trials(tmp_path / "choices.json", triton=inf, torchvision=inf, gather=inf)
+    assert choose(everything.chooser()) == "gather"
+    assert not trials.path.exists()
+
+
 def test_choices_lie_in_the_users_cache(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert choices_path() == tmp_path / "dyhead-det" / "deform_backends.json"

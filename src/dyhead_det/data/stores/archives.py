@@ -14,6 +14,7 @@ from dyhead_det.data.stores.file_names import FileNames
 from dyhead_det.data.stores.store import ImageLocation, StoredFile
 from dyhead_det.data.stores.tar_index import Archive, read_index
 from dyhead_det.errors import DatasetError
+from dyhead_det.escaping import without_passwords
 from dyhead_det.files import open_file
 
 
@@ -72,7 +73,7 @@ class TarArchives:
         self._sizes = np.concatenate([index.sizes for index in indices])[order]
 
     def __str__(self) -> str:
-        return str(self.location)
+        return without_passwords(str(self.location))
 
     def __contains__(self, name: str) -> bool:
         return bool(self._names.rows(name))
@@ -109,7 +110,7 @@ class TarArchives:
     def title(self, name: str) -> str:
         """Return archive and name of a file."""
         rows = self._names.rows(name)
-        return f"{self._archive_of(rows[0]) if rows else self.location}: {name}"
+        return f"{self._archive_of(rows[0]) if rows else self}: {name}"
 
     def read(self, name: str) -> bytes:
         """Return all bytes of a file.

@@ -4,6 +4,7 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from functools import cache
 from itertools import accumulate, pairwise, takewhile
+from posixpath import normpath
 
 from dyhead_det.data.coco.packed_text import PackedText
 from dyhead_det.data.stores.folder import Fold, caseless, composed
@@ -29,6 +30,7 @@ class FileNames:
 
     def rows(self, name: str) -> range:
         """Return the rows of a name: none, one, or several where files share it."""
+        name = normpath(name)
         for folder in self._folders:
             wanted = f"{folder}{name}"
             row = end = bisect_left(self.names, wanted)
@@ -41,7 +43,8 @@ class FileNames:
     def missing(self, names: Iterable[str]) -> list[str]:
         """Return the names, of many, that no file has: by a set, which is faster than `rows`."""
         there = set(self.names)
-        return [n for n in names if not any(f"{folder}{n}" in there for folder in self._folders)]
+        folders = self._folders
+        return [n for n in names if not any(f"{each}{normpath(n)}" in there for each in folders)]
 
     def doubles(self) -> set[str]:
         """Return the names that several files have."""
@@ -57,8 +60,11 @@ class FileNames:
 
     def _find(self, name: str, fold: Fold) -> str | None:
         folded = self._folded(fold)
-        found = (folded.get(fold(f"{folder}{name}")) for folder in self._folders)
-        return next(filter(None, found), None)
+        for folder in self._folders:
+            found = folded.get(fold(f"{folder}{normpath(name)}"))
+            if found is not None:
+                return found.removeprefix(folder)  # as a folder of these files would have it
+        return None
 
     def _fold_all(self, fold: Fold) -> dict[str, str]:
         return {fold(name): name for name in self.names}

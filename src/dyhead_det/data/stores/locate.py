@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dyhead_det.data.stores.archives import LocalArchive, TarArchives
 from dyhead_det.data.stores.folder import ImageFolder
-from dyhead_det.data.stores.remote import RemoteArchive, RemoteFolder, file_system
+from dyhead_det.data.stores.remote import RemoteArchive, RemoteFolder, file_system, is_http
 from dyhead_det.data.stores.store import ImageLocation, ImageStore
 from dyhead_det.data.stores.tar_index import Archive
 from dyhead_det.errors import DatasetError
@@ -47,7 +47,9 @@ def open_store(location: ImageLocation) -> ImageStore:
         ConfigError: If a URL needs what is not installed.
     """
     if isinstance(location, str):
-        if not _TAR.search(location):
+        # The query of an address is not its name; elsewhere a question mark is part of a pattern.
+        name = location.partition("?")[0] if is_http(location) else location
+        if not _TAR.search(name):
             return RemoteFolder(location)
         return TarArchives(location, _remote_archives(location))
     if _is_archive(location):
@@ -62,8 +64,14 @@ def _is_archive(path: Path) -> bool:
 def _local_archives(path: Path) -> list[Archive]:
     if path.exists():  # whatever is in its name
         return [LocalArchive(path)]
-    found = (sorted(glob.glob(one)) if glob.has_magic(one) else [one] for one in expand(str(path)))  # noqa: PTH207
-    return [LocalArchive(Path(one)) for one in _required(found, str(path))]
+    # A folder that is there is meant, whatever is in its name.
+    is_there = path.parent.is_dir()
+    folder, pattern = (path.parent, path.name) if is_there else (Path(), str(path))
+    found = (
+        sorted(glob.glob(one, root_dir=folder)) if glob.has_magic(one) else [one]  # noqa: PTH207
+        for one in expand(pattern)
+    )
+    return [LocalArchive(folder / one) for one in _required(found, str(path))]
 
 
 def _remote_archives(url: str) -> list[Archive]:

@@ -5,18 +5,25 @@ by processes that were forked, so each access asks it for the file system anew.
 """
 
 import errno
+import io
 import logging
+import posixpath
 import re
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, BinaryIO, cast
+from functools import cache
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from urllib.parse import quote
 
 from dyhead_det.data.stores.folder import composed
 from dyhead_det.data.stores.store import StoredFile
 from dyhead_det.errors import ConfigError, DatasetError
-from dyhead_det.escaping import printable
+from dyhead_det.escaping import printable, without_passwords
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +31,8 @@ logger = logging.getLogger(__name__)
 _PAUSES = (1, 5)
 # What tells one state of a file from another, under the names that file systems use.
 _STAMPS = ("size", "etag", "mtime", "lastmodified", "last-modified", "last_modified", "created")
-_WITHOUT_LISTING = re.compile("(^|::)https?://")
+_BY_HTTP = re.compile("(^|::)https?://")
+_HEADER_BLOCK = 2**22  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +42,7 @@ class RemoteArchive:
     url: str
 
     def __str__(self) -> str:
-        return self.url
+        return without_passwords(self.url)
 
     def stamp(self) -> str:
         """Return what its file system says that changes with the content."""
@@ -47,11 +55,47 @@ class RemoteArchive:
         """Open it; what is read is fetched in blocks of some megabytes."""
         with _explained(self.url):
             system, path = file_system(self.url)
-            return cast(BinaryIO, system.open(path, "rb"))
+            size = system.size(path)
+        if size is None:
+            raise OSError(errno.EIO, "the server does not tell its size", str(self))
+        parts = _Parts(self, int(size))
+        return cast(BinaryIO, io.BufferedReader(parts, buffer_size=_HEADER_BLOCK))
 
     def read(self, start: int, size: int) -> bytes:
         """Return a part of it."""
-        return _fetch(self.url, start=start, end=start + size)
+        content = _fetch(self.url, start=start, end=start + size)
+        if len(content) > size:
+            raise OSError(errno.EIO, "the server sends all of it where a part is asked for")
+        return content
+
+
+class _Parts(io.RawIOBase):
+    """An archive as a file: each part that is read is fetched, and tried again like an image."""
+
+    def __init__(self, archive: RemoteArchive, size: int) -> None:
+        super().__init__()
+        self._archive = archive
+        self._size = size
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = start + offset
+        return self._position
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        part = memoryview(buffer).cast("B")
+        size = max(0, min(len(part), self._size - self._position))
+        content = self._archive.read(self._position, size) if size else b""
+        part[: len(content)] = content
+        self._position += len(content)
+        return len(content)
 
 
 class RemoteFolder:
@@ -59,14 +103,21 @@ class RemoteFolder:
 
     def __init__(self, url: str) -> None:
         self.location = url.rstrip("/")
+        self._is_http = is_http(url)
+        self._listed = cache(self._list)
         file_system(url)  # it says so at once if it cannot be had
 
+    def __reduce__(self) -> tuple[type["RemoteFolder"], tuple[str]]:
+        return RemoteFolder, (self.location,)  # without what was listed
+
     def __str__(self) -> str:
-        return self.location
+        return without_passwords(self.location)
 
     def __contains__(self, name: str) -> bool:
+        if not self._is_http:
+            return posixpath.normpath(name) in self._listed()
         with _explained(self.location):
-            system, path = file_system(self.title(name))
+            system, path = file_system(self._url(name))
             return bool(system.exists(path))
 
     def missing(self, names: Iterable[str]) -> list[str]:
@@ -75,22 +126,28 @@ class RemoteFolder:
         Raises:
             DatasetError: If the folder cannot be listed.
         """
-        if _WITHOUT_LISTING.search(self.location):
+        if self._is_http:
             logger.info("%s: an image that is missing is noticed when it is read", self)
             return []
+        if not self._listed():
+            raise DatasetError(f"no images folder at {self}")
+        return [name for name in names if name not in self]
+
+    def _list(self) -> frozenset[str]:
         try:
             with _explained(self.location):
                 system, path = file_system(self.location)
-                there = {found.removeprefix(f"{path}/") for found in system.find(path)}
+                found = system.find(path)
         except OSError as error:
             raise DatasetError(f"{self} cannot be listed: {error.strerror or error}") from error
-        if not there:
-            raise DatasetError(f"no images folder at {self}")
-        return [name for name in names if name not in there]
+        return frozenset(name.removeprefix(f"{path}/") for name in found)
 
     def spelled_as_there(self, name: str) -> str:
-        """Return the name in Unicode's composed form where it is there in no other."""
-        return name if name.isascii() or name in self else composed(name)
+        """Return the name in Unicode's composed form where it is there in no other.
+
+        Behind HTTP, where that would be a request for each name, it stays as it is.
+        """
+        return name if name.isascii() or self._is_http or name in self else composed(name)
 
     def in_another_case(self, name: str) -> None:
         """Return nothing: that would need a listing for each name."""
@@ -100,12 +157,28 @@ class RemoteFolder:
         return StoredFile(self, name)
 
     def title(self, name: str) -> str:
-        """Return the URL of a file."""
-        return f"{self.location}/{name}"
+        """Return what messages call a file: its URL, without passwords."""
+        return f"{self}/{name}"
 
     def read(self, name: str) -> bytes:
         """Return all bytes of a file; errors as `FileReader.read`."""
-        return _fetch(self.title(name))
+        return _fetch(self._url(name))
+
+    def _url(self, name: str) -> str:
+        """Return the URL of a file.
+
+        Raises:
+            OSError: If the name would make it another one.
+        """
+        if "::" in name:  # joins file systems in a URL
+            raise OSError(errno.EINVAL, "has :: in its name", self.title(name))
+        name = posixpath.normpath(name)
+        return f"{self.location}/{quote(name) if self._is_http else name}"
+
+
+def is_http(url: str) -> bool:
+    """Tell whether files are read by HTTP: names are parts of addresses, and nothing is listed."""
+    return bool(_BY_HTTP.search(url))
 
 
 def file_system(url: str) -> tuple[Any, str]:
@@ -119,12 +192,14 @@ def file_system(url: str) -> tuple[Any, str]:
 
         system, path = url_to_fs(url)
     except ImportError as error:
+        reason = printable(error, max_length=200)
         raise ConfigError(
-            f"{url}: {printable(error, max_length=200)}; pip install 'dyhead-det[remote]' brings "
+            f"{without_passwords(url)}: {reason}; pip install 'dyhead-det[remote]' brings "
             "file, memory and https, s3fs and gcsfs bring s3 and gs"
         ) from error
     except ValueError as error:  # a protocol that nobody knows
-        raise ConfigError(f"{url}: {printable(error, max_length=200)}") from error
+        shown = f"{without_passwords(url)}: {printable(error, max_length=200)}"
+        raise ConfigError(shown) from error
     return system, str(path)
 
 
@@ -140,7 +215,8 @@ def _fetch(url: str, *, start: int | None = None, end: int | None = None) -> byt
         except (FileNotFoundError, PermissionError):
             raise
         except OSError as error:
-            logger.debug("%s: %s; once more in %d seconds", url, error, pause)
+            shown = without_passwords(url)
+            logger.debug("%s: %s; once more in %d seconds", shown, error, pause)
             time.sleep(pause)
     return _fetch_once(url, start, end)
 
@@ -160,4 +236,4 @@ def _explained(url: str) -> Iterator[None]:
         raise
     except Exception as error:  # of its own in every protocol's library
         reason = printable(f"{type(error).__name__}: {error}", max_length=200)
-        raise OSError(errno.EIO, reason, url) from error
+        raise OSError(errno.EIO, reason, without_passwords(url)) from error

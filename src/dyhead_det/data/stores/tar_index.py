@@ -6,7 +6,6 @@ and size of each, any file can be read without the others, in any order.
 
 import hashlib
 import logging
-import os
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from dyhead_det.data.coco.packed_text import PackedText
 from dyhead_det.errors import DatasetError
 from dyhead_det.escaping import printable
-from dyhead_det.files import written_whole
+from dyhead_det.files import cache_folder, written_whole
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +58,8 @@ def read_index(archive: Archive) -> TarIndex:
     """
     try:
         stamp = archive.stamp()
-        cached = cache_folder() / f"{hashlib.sha256(str(archive).encode()).hexdigest()[:32]}.npz"
+        name = hashlib.sha256(str(archive).encode()).hexdigest()[:32]
+        cached = cache_folder() / "archives" / f"{name}.npz"
         index = _load(cached, stamp)
         if index is None:
             index = _index(archive)
@@ -69,12 +69,6 @@ def read_index(archive: Archive) -> TarIndex:
     except OSError as error:
         raise DatasetError(f"{archive} cannot be read: {error.strerror or error}") from error
     return index
-
-
-def cache_folder() -> Path:
-    """Return where indices are kept: below XDG_CACHE_HOME, or ~/.cache."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
-    return Path(home) / "dyhead-det" / "archives"
 
 
 def _index(archive: Archive) -> TarIndex:

@@ -132,5 +132,5 @@ def test_letters_in_another_case_are_told(folder, shards):
     document = json.loads((folder / "train.json").read_text())
     document["images"][0]["file_name"] = "0.PNG"
     (folder / "train.json").write_text(json.dumps(document))
-    with pytest.raises(DatasetError, match=r"0\.PNG is images/0\.png"):
+    with pytest.raises(DatasetError, match=r"0\.PNG is 0\.png"):
         require_images(load(folder, shards))

@@ -54,11 +54,21 @@ def test_each_place_has_its_store(tmp_path):
     assert isinstance(open_store(tmp_path / "none"), ImageFolder)
     assert isinstance(open_store(f"file://{tmp_path}"), RemoteFolder)
     assert "[odd].tar.png" in open_store(tmp_path / "[odd].tar")
+    (tmp_path / "[{a,b}]").mkdir()
+    (tmp_path / "[odd].tar").rename(tmp_path / "[{a,b}]" / "0.tar")
+    assert "[odd].tar.png" in open_store(tmp_path / "[{a,b}]" / "*.tar")
     for pattern in ("a-*.tar", "a-{0..1}.tar", "a-[01].tar"):
         for place in (tmp_path / pattern, f"file://{tmp_path}/{pattern}"):
             store = open_store(place)
             assert isinstance(store, TarArchives)
             assert store.missing(["a-0.tar.png", "a-1.tar.png"]) == []
+
+
+def test_one_archive_of_several_that_is_not_there_is_named(tmp_path):
+    with tarfile.open(tmp_path / "a-0.tar", "w") as archive:
+        archive.add(__file__, "0.png")
+    with pytest.raises(DatasetError, match=r"no archive at .*a-1\.tar"):
+        open_store(tmp_path / "a-{0..1}.tar")
 
 
 def test_nothing_where_a_pattern_leads_is_an_error(tmp_path):

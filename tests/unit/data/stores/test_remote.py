@@ -156,6 +156,43 @@ def test_images_of_a_web_server_are_those_of_a_folder(folder, served, place):
     assert pixels(coco) == pixels(load(folder, folder / "images"))
 
 
+def test_names_are_no_part_of_an_address(folder, served):
+    (folder / "images" / "1.png").rename(folder / "images" / "a#%41 ?.png")
+    file = RemoteFolder(f"{served}/images").file("a#%41 ?.png")
+    assert read_image(file).shape == (3, 64, 64)
+    with pytest.raises(DatasetError, match="has :: in its name"):
+        read_image(RemoteFolder(f"{served}/images").file("a::b.png"))
+
+
+def test_the_query_of_an_address_says_nothing_of_what_is_there(served):
+    assert isinstance(open_store(f"{served}/images?signed=a/b.tar"), RemoteFolder)
+    assert "1.png" in open_store(f"{served}/all.tar?signed=a/b")
+
+
+def test_passwords_of_addresses_are_not_shown(in_memory):
+    store = RemoteFolder(f"{in_memory}/images?token=secret")
+    with pytest.raises(
+        DatasetError, match=r"no images folder at memory://tiny/images\?token=\*\*\*"
+    ):
+        store.missing(["1.png"])
+    assert "secret" not in store.title("1.png")
+
+
+def test_a_connection_that_is_lost_while_an_archive_is_indexed(in_memory, monkeypatch):
+    def fetch(*arguments, fetch_once=remote._fetch_once):
+        if next(failures, None):
+            raise TimeoutError
+        return fetch_once(*arguments)
+
+    monkeypatch.setattr(remote, "_fetch_once", fetch)
+    failures = iter([1])
+    assert "1.png" in open_store(f"{in_memory}/all.tar")
+    fsspec.filesystem("memory").pipe("/tiny/all.tar", b"y" * 10240)
+    failures = iter([1] * 3)
+    with pytest.raises(DatasetError, match=r"memory://tiny/all\.tar cannot be read"):
+        open_store(f"{in_memory}/all.tar")
+
+
 def test_an_image_that_a_web_server_does_not_have_is_named(folder, served):
     (folder / "images" / "1.png").unlink()
     coco = load(folder, f"{served}/images")

@@ -7,8 +7,9 @@ import pytest
 
 from dyhead_det.data.stores import tar_index
 from dyhead_det.data.stores.archives import LocalArchive
-from dyhead_det.data.stores.tar_index import cache_folder, read_index
+from dyhead_det.data.stores.tar_index import read_index
 from dyhead_det.errors import DatasetError
+from dyhead_det.files import cache_folder
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +68,7 @@ def test_the_index_is_kept_until_the_archive_changes(tmp_path, monkeypatch):
 def test_a_damaged_cache_and_one_that_cannot_be_written_are_done_without(tmp_path, monkeypatch):
     archive = write(tmp_path / "a.tar", FILES)
     read_index(archive)
-    [kept] = cache_folder().iterdir()
+    [kept] = (cache_folder() / "archives").iterdir()
     kept.write_bytes(kept.read_bytes()[:-40])
     assert contents(archive) == FILES
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "a.tar"))
