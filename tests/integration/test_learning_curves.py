@@ -140,5 +140,8 @@ def test_a_base_without_dyhead_is_compared_with_two_blocks(tiny_dataset):
     import learning_curves
 
     heads = learning_curves.default_heads(make_config(tiny_dataset, model={"dyhead": None}))
-    assert heads == [["plain", "model.dyhead=null"], ["dyhead", "model.dyhead={num_blocks: 2}"]]
+    plain, (name, blocks, offsets) = heads
+    assert plain == ["plain", "model.dyhead=null"]
+    assert (name, blocks) == ("dyhead", "model.dyhead={num_blocks: 2, residual_scale: 3}")
+    assert offsets == "optim.offset_lr_factor=0.2"
     assert learning_curves.default_heads(make_config(tiny_dataset))[1] == ["dyhead"]
