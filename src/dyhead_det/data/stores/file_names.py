@@ -1,7 +1,7 @@
 """Names of many files in order: found by bisection, in a tenth of the memory of a dict."""
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from itertools import accumulate, pairwise, takewhile
 from posixpath import normpath
@@ -30,9 +30,7 @@ class FileNames:
 
     def rows(self, name: str) -> range:
         """Return the rows of a name: none, one, or several where files share it."""
-        name = normpath(name)
-        for folder in self._folders:
-            wanted = f"{folder}{name}"
+        for _, wanted in self._readings(name):
             row = end = bisect_left(self.names, wanted)
             while end < len(self.names) and self.names[end] == wanted:
                 end += 1
@@ -43,8 +41,7 @@ class FileNames:
     def missing(self, names: Iterable[str]) -> list[str]:
         """Return the names, of many, that no file has: by a set, which is faster than `rows`."""
         there = set(self.names)
-        folders = self._folders
-        return [n for n in names if not any(f"{each}{normpath(n)}" in there for each in folders)]
+        return [n for n in names if not any(whole in there for _, whole in self._readings(n))]
 
     def doubles(self) -> set[str]:
         """Return the names that several files have."""
@@ -60,11 +57,16 @@ class FileNames:
 
     def _find(self, name: str, fold: Fold) -> str | None:
         folded = self._folded(fold)
-        for folder in self._folders:
-            found = folded.get(fold(f"{folder}{normpath(name)}"))
+        for folder, whole in self._readings(name):
+            found = folded.get(fold(whole))
             if found is not None:
                 return found.removeprefix(folder)  # as a folder of these files would have it
         return None
+
+    def _readings(self, name: str) -> Iterator[tuple[str, str]]:
+        """Yield what a name may stand for: a folder that it leaves out, and the two together."""
+        plain = normpath(name)
+        return ((folder, f"{folder}{plain}") for folder in self._folders)
 
     def _fold_all(self, fold: Fold) -> dict[str, str]:
         return {fold(name): name for name in self.names}
