@@ -1,7 +1,7 @@
 """A batch norm with fixed statistics, as one pass over the map and in the map's type."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
 
@@ -20,3 +20,16 @@ class OnePassFrozenBatchNorm2d(FrozenBatchNorm2d):  # type: ignore[misc]  # unty
         scale = self.weight * (self.running_var + self.eps).rsqrt()
         shift = self.bias - self.running_mean * scale
         return torch.addcmul(shift[:, None, None], x, scale[:, None, None]).to(x.dtype)
+
+
+class OnePassFrozenBatchNormAct2d(OnePassFrozenBatchNorm2d):
+    """The same for timm's batch norms, which drop and activate what they have normalized."""
+
+    def __init__(self, num_features: int, *, eps: float, drop: nn.Module, act: nn.Module) -> None:
+        super().__init__(num_features, eps=eps)
+        self.drop = drop
+        self.act = act
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalize (B, C, H, W), drop, activate; the result has the type of x."""
+        return self.act(self.drop(super().forward(x)))

@@ -1,12 +1,13 @@
 """The frozen batch norm equals torchvision's, gradient too, and takes its weights."""
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torchvision.models import resnet50
 from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.ops import FrozenBatchNorm2d
 
-from dyhead_det.ops.frozen_norm import OnePassFrozenBatchNorm2d
+from dyhead_det.ops.frozen_norm import OnePassFrozenBatchNorm2d, OnePassFrozenBatchNormAct2d
 
 
 def test_values_and_gradient_are_torchvisions() -> None:
@@ -30,6 +31,29 @@ def test_half_precision_maps_stay_so_and_are_rounded_once() -> None:
         buffer.uniform_(0.5, 2)
     x = torch.randn(2, 6, 5, 4).bfloat16()
     assert torch.equal(norm(x), norm(x.float()).bfloat16())
+
+
+def test_with_an_activation_it_is_what_timm_makes_of_its_batch_norm() -> None:
+    layers = pytest.importorskip("timm.layers")
+    torch.manual_seed(0)
+    norm = layers.BatchNormAct2d(6, eps=1e-3, act_layer=nn.ReLU6)
+    with torch.no_grad():
+        for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+            tensor.uniform_(0.5, 4)
+    theirs = layers.freeze_batch_norm_2d(norm)
+    ours = OnePassFrozenBatchNormAct2d(6, eps=norm.eps, drop=norm.drop, act=norm.act)
+    ours.load_state_dict(norm.state_dict())
+    assert set(ours.state_dict()) == set(theirs.state_dict())
+    x = 4 * torch.randn(2, 6, 5, 4, requires_grad=True)
+    results = []
+    for frozen in (ours, theirs):
+        out = frozen(x)
+        results.append((out, *torch.autograd.grad(out.square().sum(), x)))
+    torch.testing.assert_close(*results)
+    out = ours(x)
+    assert out.min() == 0
+    assert out.max() == 6
+    assert ours(x.bfloat16()).dtype == torch.bfloat16
 
 
 def kept_for_backward(backbone: nn.Module, images: Tensor) -> tuple[int, dict[str, Tensor]]:

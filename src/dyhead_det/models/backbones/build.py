@@ -23,7 +23,8 @@ from dyhead_det.models.backbones.probe import probe
 from dyhead_det.models.backbones.swin import SWIN_SHAPES, SwinBackbone, SwinStages
 from dyhead_det.models.backbones.sync_norm import convert_sync_batchnorm
 from dyhead_det.models.backbones.timm_backbone import build_timm_backbone, cannot_download
-from dyhead_det.ops.frozen_norm import OnePassFrozenBatchNorm2d
+from dyhead_det.ops.depthwise_conv import train_depthwise_in_float32
+from dyhead_det.ops.frozen_norm import OnePassFrozenBatchNorm2d, OnePassFrozenBatchNormAct2d
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ def build_backbone(
     _freeze_batch_norms(backbone, all_of_them=config.norm == "frozen")
     if config.norm == "sync":
         convert_sync_batchnorm(backbone)
+    train_depthwise_in_float32(backbone)
     return backbone
 
 
@@ -131,12 +133,12 @@ def _freeze_batch_norms(backbone: nn.Module, *, all_of_them: bool) -> None:
         if not all_of_them and module.weight.requires_grad:
             continue
         if type(module) is nn.BatchNorm2d:
-            frozen: nn.Module = OnePassFrozenBatchNorm2d(module.num_features, eps=module.eps)
-            frozen.load_state_dict(module.state_dict())
+            frozen = OnePassFrozenBatchNorm2d(module.num_features, eps=module.eps)
         else:  # timm's batch norm with an activation in it
-            from timm.layers import freeze_batch_norm_2d  # noqa: PLC0415 - an extra
-
-            frozen = freeze_batch_norm_2d(module)
+            frozen = OnePassFrozenBatchNormAct2d(
+                module.num_features, eps=module.eps, drop=module.drop, act=module.act
+            )
+        frozen.load_state_dict(module.state_dict())
         parent, _, child = name.rpartition(".")
         setattr(backbone.get_submodule(parent), child, frozen)
 

@@ -81,6 +81,43 @@ def test_frozen_norm_computes_what_batch_norm_computes_in_evaluation():
         torch.testing.assert_close(got[name], x, rtol=1e-4, atol=1e-4)
 
 
+def test_frozen_norms_of_timm_compute_what_its_batch_norms_compute_in_evaluation():
+    pytest.importorskip("timm")
+    torch.manual_seed(0)
+    normal, frozen = (
+        build("timm/tf_efficientnet_lite0", norm=norm) for norm in ("normal", "frozen")
+    )
+    with torch.no_grad():
+        for module in normal.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_mean.normal_(std=0.1)
+                module.running_var.uniform_(0.5, 2)
+    frozen.load_state_dict(normal.state_dict(), strict=False)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in frozen.modules())
+    images = torch.rand(1, 3, 64, 64)
+    expected, got = normal.eval()(images), frozen.train()(images)
+    for name, x in expected.items():
+        torch.testing.assert_close(got[name], x, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["efficientnet_b0", "timm/tf_efficientnet_lite0"])
+def test_depthwise_convolutions_train_in_float32_under_autocast_on_a_cpu(name):
+    if name.startswith("timm/"):
+        pytest.importorskip("timm")
+    backbone = build(name)
+    kinds = {"depthwise": set(), "other": set()}
+
+    def note_type(module, inputs, output):
+        kinds["depthwise" if module.groups > 1 else "other"].add(output.dtype)
+
+    for module in backbone.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(note_type)
+    with torch.autocast("cpu", torch.bfloat16):
+        backbone(torch.rand(2, 3, 64, 64))
+    assert kinds == {"depthwise": {torch.float32}, "other": {torch.bfloat16}}
+
+
 @pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0", "swin_t", "convnext_tiny"])
 def test_frozen_stages_are_those_that_the_first_maps_depend_on(name):
     backbone = build(name, frozen_stages=2)
