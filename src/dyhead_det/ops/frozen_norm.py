@@ -32,4 +32,5 @@ class OnePassFrozenBatchNormAct2d(OnePassFrozenBatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize (B, C, H, W), drop, activate; the result has the type of x."""
-        return self.act(self.drop(super().forward(x)))
+        activated: Tensor = self.act(self.drop(super().forward(x)))
+        return activated

@@ -136,7 +136,10 @@ def _freeze_batch_norms(backbone: nn.Module, *, all_of_them: bool) -> None:
             frozen = OnePassFrozenBatchNorm2d(module.num_features, eps=module.eps)
         else:  # timm's batch norm with an activation in it
             frozen = OnePassFrozenBatchNormAct2d(
-                module.num_features, eps=module.eps, drop=module.drop, act=module.act
+                module.num_features,
+                eps=module.eps,
+                drop=module.get_submodule("drop"),
+                act=module.get_submodule("act"),
             )
         frozen.load_state_dict(module.state_dict())
         parent, _, child = name.rpartition(".")
