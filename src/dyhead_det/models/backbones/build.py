@@ -18,12 +18,12 @@ from dyhead_det.checkpoints.state_dicts import load_into
 from dyhead_det.checkpoints.weight_files import read_state_dict
 from dyhead_det.config.schema import BackboneConfig
 from dyhead_det.errors import CheckpointError, ConfigError
+from dyhead_det.models.backbones.depthwise_conv import train_depthwise_in_float32
 from dyhead_det.models.backbones.families import BACKBONES, STAGE_STRIDES
 from dyhead_det.models.backbones.probe import probe
 from dyhead_det.models.backbones.swin import SWIN_SHAPES, SwinBackbone, SwinStages
 from dyhead_det.models.backbones.sync_norm import convert_sync_batchnorm
 from dyhead_det.models.backbones.timm_backbone import build_timm_backbone, cannot_download
-from dyhead_det.ops.depthwise_conv import train_depthwise_in_float32
 from dyhead_det.ops.frozen_norm import OnePassFrozenBatchNorm2d, OnePassFrozenBatchNormAct2d
 
 logger = logging.getLogger(__name__)

@@ -9,6 +9,8 @@ from types import MethodType
 import torch
 from torch import Tensor, nn
 
+from dyhead_det.models.full_precision import full_precision
+
 
 def train_depthwise_in_float32(network: nn.Module) -> None:
     """Let depthwise convolutions compute in float32 where autocast would train them on a CPU.
@@ -32,4 +34,4 @@ def _forward(conv: nn.Conv2d, x: Tensor) -> Tensor:
     if not is_slow:
         return forward(conv, x)
     with torch.autocast("cpu", enabled=False):
-        return forward(conv, x.float())
+        return forward(conv, full_precision(x))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dyhead_det.ops.depthwise_conv import train_depthwise_in_float32
+from dyhead_det.models.backbones.depthwise_conv import train_depthwise_in_float32
 
 BFLOAT16 = torch.bfloat16
 
@@ -16,9 +16,10 @@ def network() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(6, 6, 3, groups=6), nn.Conv2d(6, 4, 3, groups=2))
 
 
-def test_values_and_gradients_under_autocast_are_those_of_float32() -> None:
-    depthwise = network()[0]
-    images = torch.randn(2, 6, 5, 5, requires_grad=True)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_values_and_gradients_under_autocast_are_those_without(dtype: torch.dtype) -> None:
+    depthwise = network()[0].to(dtype)
+    images = torch.randn(2, 6, 5, 5, dtype=dtype, requires_grad=True)
     wanted = depthwise(images)
     wanted_gradients = torch.autograd.grad(wanted.square().sum(), (images, *depthwise.parameters()))
     train_depthwise_in_float32(depthwise)
