@@ -4,7 +4,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +62,23 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> t
         for switches in (torch.backends.cuda.matmul, torch.backends.cudnn):
             monkeypatch.setattr(switches, "allow_tf32", False)
     return torch.device(request.param)
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """As `runtime.deterministic` has it: equal bits on a GPU, too."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def equal_bits() -> Iterator[None]:
+    """Equal inputs have to give equal bits."""
+    with deterministic():
+        yield
 
 
 @pytest.fixture

@@ -131,7 +131,8 @@ def test_gradcheck_of_the_whole_block() -> None:
         swapped = dict(zip(parameters, inputs[2:], strict=True))
         return tuple(torch.func.functional_call(dyhead, swapped, (list(inputs[:2]),)))
 
-    torch.autograd.gradcheck(attend, (*levels, *parameters.values()), fast_mode=True, atol=1e-4)
+    inputs = (*levels, *parameters.values())
+    torch.autograd.gradcheck(attend, inputs, fast_mode=True, atol=1e-4, nondet_tol=1e-12)
 
 
 @pytest.mark.parametrize("size", [1, 7, 100])
@@ -148,6 +149,8 @@ def test_results_do_not_depend_on_the_chunks(size: int, monkeypatch: pytest.Monk
     torch.testing.assert_close(gradients, expected_gradients)
 
 
+@pytest.mark.filterwarnings("ignore:.*deterministic")
+@pytest.mark.usefixtures("equal_bits")
 @pytest.mark.parametrize("num_threads", [1, 3])
 def test_equal_inputs_give_equal_bits(num_threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parallel, "MIN_NUMBERS", 0)
@@ -240,6 +243,8 @@ def test_frozen_blocks_before_trained_ones(num_frozen: int) -> None:
     torch.testing.assert_close(*gradients)
 
 
+@pytest.mark.filterwarnings("ignore:.*deterministic")
+@pytest.mark.usefixtures("equal_bits")
 def test_backward_twice_with_the_graph_kept_and_asked_to_be_differentiable() -> None:
     torch.manual_seed(0)
     dyhead = lively_dyhead("resized").double()

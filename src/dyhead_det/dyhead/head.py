@@ -118,7 +118,7 @@ class DyHead(nn.Module):
         return [new.to(x.dtype) for x, new in zip(levels, attended, strict=True)]
 
     def _attend(self, levels: list[Tensor]) -> list[Tensor]:
-        backend = resolve_backend(self.deform_backend, levels[0])
+        backend = resolve_backend(self.deform_backend, levels[0], by_features=self.can_be_fast)
         convolve = feature_conv(backend)
         if convolve is not None and self.can_be_fast:
             return attend_fast(self.blocks, levels, self._layouts, convolve)

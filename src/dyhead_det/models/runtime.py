@@ -157,8 +157,10 @@ def _modules_to_compile(backbone: DyHeadBackbone, device: torch.device) -> list[
     dyhead = backbone.dyhead
     modules = [backbone.body, backbone.fpn]
     if isinstance(dyhead, DyHead):
-        backend = resolve_backend(dyhead.deform_backend, torch.empty(0, device=device))
-        is_fast = dyhead.can_be_fast and feature_conv(backend) is not None
+        by_features = dyhead.can_be_fast
+        no_map = torch.empty(0, device=device)
+        backend = resolve_backend(dyhead.deform_backend, no_map, by_features=by_features)
+        is_fast = by_features and feature_conv(backend) is not None
         modules += [] if is_fast else dyhead.blocks
     return modules
 

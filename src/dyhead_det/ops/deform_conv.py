@@ -16,9 +16,9 @@ and multiplies what it sampled with an ordinary 3x3 kernel (Zhu et al., arXiv 18
 * ``grid_sample``: PyTorch's sampler and an ordinary convolution, for exports to programs that know
   no deformable convolution; slow, and where a location lies on a pixel to the digit, its gradient
   may be that of either side.
-* ``auto``: on a CPU ``gather``. On a GPU the fastest of ``triton``, ``gather`` and, for float32,
-  ``torchvision``, by a short trial; without Triton ``gather`` for half precision, else
-  ``torchvision``. Where bits have to be equal from run to run, ``gather`` (on CUDA the gradients of
+* ``auto``: on a CPU ``gather``. On a GPU the faster of ``triton`` and ``gather``, by a short trial,
+  and for a single convolution of float32 maps ``torchvision``, where that is the fastest or Triton
+  is not there. Where bits have to be equal from run to run, ``gather`` (on CUDA the gradients of
   the other two are added in any order).
 """
 
@@ -106,8 +106,16 @@ def modulated_deform_conv2d(
         return convolved.to(x.dtype)
 
 
-def resolve_backend(backend: DeformBackend, x: Tensor) -> DeformBackend:
+def resolve_backend(
+    backend: DeformBackend, x: Tensor, *, by_features: bool = False
+) -> DeformBackend:
     """Turn ``auto`` into the backend that suits the maps ``x``, and ``triton`` into one that works.
+
+    Args:
+        backend: what was asked for.
+        x: (B, C, H, W).
+        by_features: whether ``auto`` means only those that convolve features (`feature_conv`): with
+            them a whole block of DyHead is faster, also where a single convolution is not.
 
     Raises:
         ValueError: no such backend.
@@ -119,7 +127,8 @@ def resolve_backend(backend: DeformBackend, x: Tensor) -> DeformBackend:
     dtype = product_dtype(x)
     is_half = dtype in (torch.float16, torch.bfloat16)
     has_equal_bits = torch.are_deterministic_algorithms_enabled()
-    is_gathered = is_half or has_equal_bits or x.device.type == "cpu"
+    is_by_features = by_features or is_half
+    is_gathered = is_by_features or has_equal_bits or x.device.type == "cpu"
     without_triton: DeformBackend = "gather" if is_gathered else "torchvision"
     if backend == "triton":
         require_triton(x.device)
@@ -129,7 +138,7 @@ def resolve_backend(backend: DeformBackend, x: Tensor) -> DeformBackend:
         return "triton" if is_right else without_triton
     if has_equal_bits or not _can_be_tried(x) or why_no_triton(x.device) is not None:
         return without_triton
-    others = ("gather",) if is_half else ("torchvision", "gather")
+    others = ("gather",) if is_by_features else ("torchvision", "gather")
     chosen = _gpu_chooser().fastest(Workload.of(x, dtype), others, fallback=without_triton)
     return cast("DeformBackend", chosen)
 

@@ -80,7 +80,7 @@ class GpuChooser:
     milliseconds: Callable[[str, Workload], float]
     path: Path
     _is_right: dict[Workload, bool] = field(default_factory=dict)
-    _chosen: dict[Workload, str] = field(default_factory=dict)
+    _chosen: dict[tuple[object, ...], str] = field(default_factory=dict)
 
     def is_triton_right(self, workload: Workload) -> bool:
         """Tell whether Triton's kernels do what they should; the first time they are compared."""
@@ -105,12 +105,13 @@ class GpuChooser:
             others: backends besides it.
             fallback: which of them to take where Triton's kernels are not right.
         """
-        if workload not in self._chosen:
-            self._chosen[workload] = self._choose(workload, others, fallback)
-        return self._chosen[workload]
+        trial = (workload, *others)
+        if trial not in self._chosen:
+            self._chosen[trial] = self._choose(workload, others, fallback)
+        return self._chosen[trial]
 
     def _choose(self, workload: Workload, others: Sequence[str], fallback: str) -> str:
-        key = key_of(workload)
+        key = f"{key_of(workload)}: triton, {', '.join(others)}"
         kept = read_choices(self.path).get(key)
         if kept is not None and kept in others:
             return kept

@@ -1,5 +1,8 @@
 """RoIAlign by gathered features: on a CPU several times faster than torchvision's operator.
 
+On a GPU it is the one whose gradient has the same bits again; torchvision's own of that kind is
+compiled for minutes.
+
 A region is cut into bins; a bin samples its map at some locations between the pixels and averages
 (He et al., arXiv 1703.06870). Whether a location lies inside the map, and the weights of its
 bilinear neighbors, are products of one factor for its row and one for its column; so a bin is
@@ -13,6 +16,7 @@ operator, number by number.
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import torch
 import torchvision
@@ -27,7 +31,7 @@ from dyhead_det.ops.gather.row_sums import add_to_rows, sum_rows
 
 
 class PyramidRoIAlign(MultiScaleRoIAlign):  # type: ignore[misc]  # untyped base
-    """Torchvision's pooling from several levels, with known strides and faster on a CPU.
+    """Torchvision's pooling from several levels, with known strides; `is_gathered` tells how.
 
     Torchvision guesses the strides from the first image, and takes half of them where that image
     is padded to much more than its height.
@@ -60,7 +64,7 @@ class PyramidRoIAlign(MultiScaleRoIAlign):  # type: ignore[misc]  # untyped base
             (N, C, *output_size) for the N boxes of all images.
         """
         maps = [x[name] for name in self.featmap_names]
-        if not is_fast(maps[0]):
+        if not is_gathered(maps[0]):
             pooled: Tensor = super().forward(x, boxes, image_shapes)
             return pooled
         return pool_by_level(
@@ -119,9 +123,10 @@ def pool_by_level(
     return torch.cat(pooled)[torch.cat(chosen).argsort()]
 
 
-def is_fast(maps: Tensor) -> bool:
+def is_gathered(maps: Tensor) -> bool:
     """Tell whether maps are pooled here; elsewhere, and in an export, torchvision's operator is."""
-    return maps.device.type == "cpu" and not torchvision._is_tracing()
+    has_equal_bits = maps.is_cuda and torch.are_deterministic_algorithms_enabled()
+    return (maps.device.type == "cpu" or has_equal_bits) and not torchvision._is_tracing()
 
 
 def roi_align(
@@ -148,7 +153,7 @@ def roi_align(
     """
     exact = exact_dtype(maps.dtype)
     regions = regions.to(exact)
-    if not is_fast(maps):
+    if not is_gathered(maps):
         pooled: Tensor = torchvision.ops.roi_align(
             maps.to(exact), regions, output_size, spatial_scale, sampling_ratio, aligned
         )
@@ -187,7 +192,7 @@ def _by_number_of_locations(
 ) -> Iterator[tuple[Tensor, tuple[int, int]]]:
     """Group the regions, (N,) altogether, by how many rows and columns of locations a bin has."""
     if sampling_ratio > 0:
-        yield torch.arange(len(bin_size)), (sampling_ratio, sampling_ratio)
+        yield torch.arange(len(bin_size), device=bin_size.device), (sampling_ratio, sampling_ratio)
         return
     numbers = bin_size.ceil().clamp(min=0).int()
     for rows, columns in sorted(set(map(tuple, numbers.tolist()))) or [(1, 1)]:
@@ -211,8 +216,8 @@ def _lines(
         Lines and their weights, both (N, num_bins, 2 * num_locations).
     """
     begin, bin_size = begin[:, None, None], bin_size[:, None, None]
-    bins = torch.arange(num_bins, dtype=begin.dtype)[:, None]
-    middles = torch.arange(num_locations, dtype=begin.dtype) + 0.5
+    numbers = partial(torch.arange, dtype=begin.dtype, device=begin.device)
+    bins, middles = numbers(num_bins)[:, None], numbers(num_locations) + 0.5
     # (N, num_bins, num_locations)
     location = begin + bins * bin_size + middles * bin_size / num_locations
     is_inside = (location >= -1) & (location <= num_lines)

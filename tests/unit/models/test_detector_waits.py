@@ -93,7 +93,7 @@ def waits_of_images(detector: nn.Module, num_images: int) -> int:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_detector_waits_no_more_often_than_torchvisions(name, monkeypatch):
     # As on a GPU: what pools fast on a CPU is not used there.
-    monkeypatch.setattr(roi_align, "is_fast", lambda _: False)
+    monkeypatch.setattr(roi_align, "is_gathered", lambda _: False)
     torch.manual_seed(0)
     ours, theirs = own_detector(name), torchvision_detector(name)
     assert waits_of_a_step(ours) <= waits_of_a_step(theirs) + OWN_CHECK

@@ -171,7 +171,7 @@ def test_without_dyhead_it_is_torchvisions_detector(name, builder, first_label, 
     assert {k: v.item() for k, v in rounded_losses.items()} == pytest.approx(
         {k: v.item() for k, v in expected_losses.items()}, rel=1e-4
     )
-    monkeypatch.setattr(roi_align, "is_fast", lambda _maps: False)
+    monkeypatch.setattr(roi_align, "is_gathered", lambda _maps: False)
     monkeypatch.setattr(products, "_ONEDNN_LINEAR", None)
     ours.network.load_state_dict(theirs.state_dict())
     torch.manual_seed(1)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -147,23 +148,36 @@ def meta_is_a_gpu(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "candidates", "otherwise"),
+    ("dtype", "by_features", "candidates", "otherwise"),
     [
-        (torch.float32, ["triton", "torchvision", "gather"], "torchvision"),
-        (torch.bfloat16, ["triton", "gather"], "gather"),
+        (torch.float32, False, ["triton", "torchvision", "gather"], "torchvision"),
+        (torch.float32, True, ["triton", "gather"], "gather"),
+        (torch.bfloat16, False, ["triton", "gather"], "gather"),
     ],
 )
 def test_maps_on_a_gpu_are_tried_in_their_type(
-    dtype, candidates, otherwise, meta_is_a_gpu, monkeypatch, tmp_path
+    dtype, by_features, candidates, otherwise, meta_is_a_gpu, monkeypatch, tmp_path
 ) -> None:
     x = torch.empty(2, 64, 90, 100, device="meta", dtype=dtype)
+    resolve = partial(resolve_backend, x=x, by_features=by_features)
     right = Trials(tmp_path / "right.json", triton=1, torchvision=2, gather=3)
     monkeypatch.setattr(deform_conv, "_gpu_chooser", right.chooser)
-    assert resolve_backend("auto", x) == resolve_backend("triton", x) == "triton"
+    assert resolve("auto") == resolve("triton") == "triton"
     assert right.timed == candidates
     wrong = Trials(tmp_path / "wrong.json", problem="wrong")
     monkeypatch.setattr(deform_conv, "_gpu_chooser", wrong.chooser)
-    assert resolve_backend("auto", x) == resolve_backend("triton", x) == otherwise
+    assert resolve("auto") == resolve("triton") == otherwise
+
+
+def test_what_is_chosen_for_one_convolution_is_not_taken_for_a_block(
+    meta_is_a_gpu, monkeypatch, tmp_path
+) -> None:
+    x = torch.empty(2, 64, 90, 100, device="meta")
+    trials = Trials(tmp_path / "choices.json", triton=2, torchvision=1, gather=3)
+    for _ in range(2):  # as remembered, too
+        monkeypatch.setattr(deform_conv, "_gpu_chooser", trials.chooser)
+        assert resolve_backend("auto", x) == "torchvision"
+        assert resolve_backend("auto", x, by_features=True) == "triton"
 
 
 def test_no_maps_need_no_comparison(meta_is_a_gpu, monkeypatch) -> None:

@@ -4,7 +4,6 @@ import json
 import signal
 from fractions import Fraction
 
-import av
 import numpy as np
 import pytest
 import torch
@@ -19,6 +18,8 @@ from dyhead_det.prediction.predictor import Predictor
 from dyhead_det.prediction.sources.video_names import is_video
 from dyhead_det.prediction.sources.videos import open_video
 from dyhead_det.prediction.video import predict_videos
+
+av = pytest.importorskip("av")
 
 HEIGHT, WIDTH = 48, 64
 # Milliseconds at which the frames are shown: the rate varies.

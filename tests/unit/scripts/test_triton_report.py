@@ -17,5 +17,6 @@ def test_a_kernel_is_compiled_for_a_gpu_that_is_not_here(monkeypatch, tmp_path):
     assert usage.spilled_bytes == 0
     assert 16 <= usage.registers < 255
     assert 0 < usage.shared_bytes < 99 * 1024
-    # 2^16 registers, in programs of 8 warps with 32 threads.
-    assert usage.programs_per_multiprocessor(80) == 2**16 // (usage.registers * 256)
+    # 2^16 registers, in programs of warps with 32 threads.
+    num_threads = 32 * usage.num_warps
+    assert usage.programs_per_multiprocessor(80) == 2**16 // (usage.registers * num_threads)

@@ -28,12 +28,16 @@ def sum_rows(features: Tensor, index: Tensor, weights: Tensor) -> Tensor:
     """
     if index.shape[-1] == 0:  # embedding_bag needs something in its bags
         return features.new_zeros(index.shape[:-1].numel(), features.shape[1])
-    return F.embedding_bag(
+    # On a GPU PyTorch has no gradient of bfloat16 weights.
+    is_widened = weights.requires_grad and weights.is_cuda and weights.dtype == torch.bfloat16
+    dtype = torch.float32 if is_widened else weights.dtype
+    sums = F.embedding_bag(
         index.flatten(0, -2),
-        features.detach(),
-        per_sample_weights=weights.flatten(0, -2),
+        features.detach().to(dtype),
+        per_sample_weights=weights.flatten(0, -2).to(dtype),
         mode="sum",
     )
+    return sums.to(weights.dtype)
 
 
 def add_to_rows(grad_features: Tensor, index: Tensor, weights: Tensor, grad_sums: Tensor) -> None:

@@ -35,17 +35,18 @@ class Tiles:
     num_stages: int = 2
 
 
-# By kernel and products: tiles that spill no registers on sm_80 and sm_90 and take less than the 99
-# KiB of shared memory of smaller GPUs (`scripts/triton_report.py`).
+# By kernel and products: of the tiles that spill no registers on sm_80 and sm_90 and take less than
+# the 99 KiB of shared memory of smaller GPUs (`scripts/triton_report.py`), the fastest on an H200
+# (`scripts/tune_triton.py`; those of tf32x3 were not tried).
 TILES = {
-    ("convolve", "half"): Tiles(64, 32, 256),
-    ("convolve", "tf32"): Tiles(64, 32, 128),
+    ("convolve", "half"): Tiles(64, 32, 256, num_warps=4, num_stages=3),
+    ("convolve", "tf32"): Tiles(32, 32, 256, num_warps=4),
     ("convolve", "tf32x3"): Tiles(64, 32, 128),
     ("differentiate_samples", "half"): Tiles(64, 32, 64),
     ("differentiate_samples", "tf32"): Tiles(64, 32, 64),
     ("differentiate_samples", "tf32x3"): Tiles(64, 16, 64),
     ("differentiate_kernel", "half"): Tiles(32, 64, 256),
-    ("differentiate_kernel", "tf32"): Tiles(32, 64, 128),
+    ("differentiate_kernel", "tf32"): Tiles(32, 32, 256, num_warps=4),
     ("differentiate_kernel", "tf32x3"): Tiles(32, 32, 256),
 }
 # The gradient of a kernel is summed by programs for shares of the locations: more of them fill a
@@ -113,19 +114,10 @@ class _TritonConv(torch.autograd.Function):
         ctx.grid, ctx.num_locations = grid, num_locations
         weights, biases = parameters[: len(num_locations)], parameters[len(num_locations) :]
         out = features.new_empty(len(grid), len(biases[0]))
-        inputs = _inputs(features, offsets_and_masks, grid)
+        inputs = launch_inputs(features, offsets_and_masks, grid)
         with torch.cuda.device(features.get_device()):
             for here, weight, bias in zip(_ranges(num_locations), weights, biases, strict=True):
-                out_channels, channels = weight.shape[:2]
-                options = launch_options("convolve", weight.dtype, channels, out_channels)
-                blocks = (
-                    triton.cdiv(len(here), options["BLOCK_P"]),
-                    triton.cdiv(out_channels, options["BLOCK_O"]),
-                )
-                kernels.convolve[blocks](
-                    *inputs, _kernel(weight), bias.contiguous(), out,
-                    here.start, here.stop, len(grid), channels, out_channels, **options,
-                )  # fmt: skip
+                write_convolved(inputs, weight, bias, out, here)
         return out
 
     @staticmethod
@@ -134,7 +126,7 @@ class _TritonConv(torch.autograd.Function):
         _refuse_where_bits_have_to_be_equal()
         features, offsets_and_masks, *parameters = ctx.saved_tensors
         weights = parameters[: len(ctx.num_locations)]
-        inputs = _inputs(features, offsets_and_masks, ctx.grid)
+        inputs = launch_inputs(features, offsets_and_masks, ctx.grid)
         grad = grad.contiguous()
         # Sums of many small numbers: half precision would lose them.
         grad_features = torch.zeros_like(inputs[0], dtype=torch.float32)
@@ -142,21 +134,49 @@ class _TritonConv(torch.autograd.Function):
         grad_weights, grad_biases = [], []
         with torch.cuda.device(features.get_device()):
             for here, weight in zip(_ranges(ctx.num_locations), weights, strict=True):
-                out_channels, channels = weight.shape[:2]
-                options = launch_options(
-                    "differentiate_samples", weight.dtype, channels, out_channels
+                add_grad_of_samples(
+                    inputs, weight, grad, grad_features, grad_offsets_and_masks, here
                 )
-                kernels.differentiate_samples[triton.cdiv(len(here), options["BLOCK_P"]), 9](
-                    *inputs, _kernel(weight), grad, grad_features, grad_offsets_and_masks,
-                    here.start, here.stop, len(ctx.grid), channels, out_channels, **options,
-                )  # fmt: skip
-                grad_weights.append(_grad_of_weight(inputs, grad, weight, here))
+                grad_weights.append(grad_of_weight(inputs, grad, weight, here))
                 grad_biases.append(grad[here.start : here.stop].sum(dim=0))
         grad_features = grad_features.to(features.dtype)
         return grad_features, grad_offsets_and_masks, None, None, *grad_weights, *grad_biases
 
 
-def _grad_of_weight(inputs: Sequence[Tensor], grad: Tensor, weight: Tensor, here: range) -> Tensor:
+def write_convolved(
+    inputs: Sequence[Tensor], weight: Tensor, bias: Tensor, out: Tensor, here: range
+) -> None:
+    """Convolve the locations of a range with one weight; `launch_inputs` are what is convolved."""
+    out_channels, channels = weight.shape[:2]
+    options = launch_options("convolve", weight.dtype, channels, out_channels)
+    blocks = (
+        triton.cdiv(len(here), options["BLOCK_P"]),
+        triton.cdiv(out_channels, options["BLOCK_O"]),
+    )
+    kernels.convolve[blocks](
+        *inputs, _kernel(weight), bias.contiguous(), out,
+        here.start, here.stop, len(out), channels, out_channels, **options,
+    )  # fmt: skip
+
+
+def add_grad_of_samples(
+    inputs: Sequence[Tensor],
+    weight: Tensor,
+    grad: Tensor,
+    grad_features: Tensor,
+    grad_offsets_and_masks: Tensor,
+    here: range,
+) -> None:
+    """Add the gradient of the features, and write that of the offsets and masks of a range."""
+    out_channels, channels = weight.shape[:2]
+    options = launch_options("differentiate_samples", weight.dtype, channels, out_channels)
+    kernels.differentiate_samples[triton.cdiv(len(here), options["BLOCK_P"]), 9](
+        *inputs, _kernel(weight), grad, grad_features, grad_offsets_and_masks,
+        here.start, here.stop, len(grad), channels, out_channels, **options,
+    )  # fmt: skip
+
+
+def grad_of_weight(inputs: Sequence[Tensor], grad: Tensor, weight: Tensor, here: range) -> Tensor:
     """Return the gradient of a convolution's weight, in its type, by its range of locations."""
     out_channels, channels = weight.shape[:2]
     options = launch_options("differentiate_kernel", weight.dtype, channels, out_channels)
@@ -175,7 +195,7 @@ def _grad_of_weight(inputs: Sequence[Tensor], grad: Tensor, weight: Tensor, here
     return summed.permute(3, 2, 0, 1).to(weight.dtype)
 
 
-def _inputs(features: Tensor, offsets_and_masks: Tensor, grid: SamplingGrid) -> list[Tensor]:
+def launch_inputs(features: Tensor, offsets_and_masks: Tensor, grid: SamplingGrid) -> list[Tensor]:
     """Return the tensors that all kernels begin with, in memory as they read them."""
     positions = (grid.tap_yx, grid.map_hw)
     return [
