@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from dyhead_det.dyhead import head
 from dyhead_det.errors import ConfigError
 from dyhead_det.ops import deform_conv, gpu_choice
 from dyhead_det.ops.deform_conv import resolve_backend
@@ -196,3 +197,16 @@ def test_nothing_is_tried_on_a_cpu_or_for_no_maps() -> None:
     x = torch.zeros(1, 1, 2, 2)
     assert not deform_conv._can_be_tried(x)
     assert resolve_backend("auto", x) == resolve_backend("auto", torch.zeros(0)) == "gather"
+
+
+def test_a_stack_of_whole_blocks_asks_for_backends_of_features(monkeypatch) -> None:
+    asked: list[bool] = []
+
+    def resolve(*_: object, by_features: bool) -> str:
+        asked.append(by_features)
+        return "gather"
+
+    monkeypatch.setattr(head, "resolve_backend", resolve)
+    for spatial in ("deform", "conv"):
+        head.DyHead(16, 1, spatial=spatial)([torch.zeros(1, 16, 4, 4)])
+    assert asked == [True, False]
