@@ -8,6 +8,7 @@ taken.
 """
 
 import argparse
+import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -86,7 +87,7 @@ def main() -> None:
                 time = "-" if problems[trial] else f"{milliseconds(trial, shape):.3f}"
                 mark = "taken" if trial[2] == taken[kernel, products] else ""
                 rows.append([str(trial[2]), time, mark, problems[trial]])
-        rows.sort(key=lambda row: row[1])
+        rows.sort(key=lambda row: math.inf if row[1] == "-" else float(row[1]))
         lines += [f"## {kernel}, {products}", ""]
         lines += [*markdown(["tiles, warps, stages", "ms", "", "fault"], rows), ""]
     report(lines, options.out)
