@@ -83,8 +83,8 @@ def main() -> int:
                 str(usage.programs_per_multiprocessor(capability)),
             ]
         )
-    print(f"Triton {triton.__version__}, {options.channels} channels; programs at a time on a")
-    print("multiprocessor.\n")
+    print(f"Triton {triton.__version__}, {options.channels} channels;")
+    print("programs at a time on a multiprocessor.\n")
     print("\n".join(markdown(columns, rows)))
     return int(has_spills)
 

@@ -81,13 +81,13 @@ def main() -> None:
         problems = dict(zip(trials, found, strict=True))
     lines = [f"# {torch.cuda.get_device_name()}, {shape[0]} channels, {shape[1]}", ""]
     for products, kernel in product(options.products, CANDIDATES):
-        rows = []
+        timed = []
         for trial in trials:
             if trial[:2] == (kernel, products):
-                time = "-" if problems[trial] else f"{milliseconds(trial, shape):.3f}"
+                time = math.inf if problems[trial] else milliseconds(trial, shape)
                 mark = "taken" if trial[2] == taken[kernel, products] else ""
-                rows.append([str(trial[2]), time, mark, problems[trial]])
-        rows.sort(key=lambda row: math.inf if row[1] == "-" else float(row[1]))
+                timed.append((time, [str(trial[2]), f"{time:.3f}", mark, problems[trial]]))
+        rows = [row for _, row in sorted(timed)]
         lines += [f"## {kernel}, {products}", ""]
         lines += [*markdown(["tiles, warps, stages", "ms", "", "fault"], rows), ""]
     report(lines, options.out)

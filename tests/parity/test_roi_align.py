@@ -9,7 +9,7 @@ from torchvision.ops import MultiScaleRoIAlign
 from dyhead_det.ops import roi_align as ours
 from dyhead_det.ops.roi_align import PyramidRoIAlign, roi_align
 
-from conftest import deterministic
+from conftest import deterministic_on
 
 SAMPLING = [(2, False), (1, True), (0, False), (0, True), (3, True)]
 
@@ -57,7 +57,7 @@ def test_values_and_gradients_equal_the_operators(
     maps = torch.randn(2, 5, 9, 14, dtype=dtype).to(device, memory_format=memory_format)
     regions = regions_of_all_kinds().to(device, dtype)
     options = {"spatial_scale": 0.25, "sampling_ratio": sampling_ratio, "aligned": aligned}
-    with deterministic():  # else a GPU takes torchvision's
+    with deterministic_on(device):  # else a GPU takes torchvision's
         got = pool_with_gradient(lambda x, r: roi_align(x, r, (3, 2), **options), maps, regions)
     expected = pool_with_gradient(
         lambda x, r: torchvision.ops.roi_align(x, r, (3, 2), **options), maps, regions
@@ -92,19 +92,19 @@ def test_without_regions_there_is_nothing_and_no_gradient(sampling_ratio: int) -
     assert not maps.grad.any()
 
 
+@pytest.mark.usefixtures("equal_bits")
 def test_equal_inputs_give_equal_bits(device: torch.device) -> None:
     maps = torch.randn(2, 5, 9, 14).to(device)
-    with deterministic():
-        results = [
-            pool_with_gradient(
-                lambda x, r: roi_align(
-                    x, r, (7, 7), spatial_scale=0.25, sampling_ratio=2, aligned=False
-                ),
-                maps,
-                regions_of_all_kinds().to(device),
-            )
-            for _ in range(2)
-        ]
+    results = [
+        pool_with_gradient(
+            lambda x, r: roi_align(
+                x, r, (7, 7), spatial_scale=0.25, sampling_ratio=2, aligned=False
+            ),
+            maps,
+            regions_of_all_kinds().to(device),
+        )
+        for _ in range(2)
+    ]
     assert all(map(torch.equal, *results))
 
 

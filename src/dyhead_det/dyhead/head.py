@@ -16,6 +16,7 @@ from dyhead_det.ops.deform_conv import (
     feature_conv,
     resolve_backend,
 )
+from dyhead_det.ops.gather.deform_conv import FeatureConv
 
 
 class DyHead(nn.Module):
@@ -117,10 +118,14 @@ class DyHead(nn.Module):
         # The scale, and norms under autocast, are float32; the maps stay of the type they came in.
         return [new.to(x.dtype) for x, new in zip(levels, attended, strict=True)]
 
+    def backend_for(self, x: Tensor) -> tuple[DeformBackend, FeatureConv | None]:
+        """Return what convolves maps like ``x``; and how, if `attend_fast` is taken."""
+        backend = resolve_backend(self.deform_backend, x, by_features=self.can_be_fast)
+        return backend, feature_conv(backend) if self.can_be_fast else None
+
     def _attend(self, levels: list[Tensor]) -> list[Tensor]:
-        backend = resolve_backend(self.deform_backend, levels[0], by_features=self.can_be_fast)
-        convolve = feature_conv(backend)
-        if convolve is not None and self.can_be_fast:
+        backend, convolve = self.backend_for(levels[0])
+        if convolve is not None:
             return attend_fast(self.blocks, levels, self._layouts, convolve)
         for block in self.blocks:
             # Compiled blocks would show PyTorch's compiler kernels that it need not know.

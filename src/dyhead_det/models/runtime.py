@@ -22,7 +22,6 @@ from dyhead_det.dyhead.stacked import StackedDyHead
 from dyhead_det.errors import ConfigError
 from dyhead_det.models.backbones.pyramid import DyHeadBackbone
 from dyhead_det.models.detectors import Detector
-from dyhead_det.ops.deform_conv import feature_conv, resolve_backend
 from dyhead_det.ops.gpu_choice import require_triton, why_no_triton
 
 logger = logging.getLogger(__name__)
@@ -157,11 +156,8 @@ def _modules_to_compile(backbone: DyHeadBackbone, device: torch.device) -> list[
     dyhead = backbone.dyhead
     modules = [backbone.body, backbone.fpn]
     if isinstance(dyhead, DyHead):
-        by_features = dyhead.can_be_fast
-        no_map = torch.empty(0, device=device)
-        backend = resolve_backend(dyhead.deform_backend, no_map, by_features=by_features)
-        is_fast = by_features and feature_conv(backend) is not None
-        modules += [] if is_fast else dyhead.blocks
+        _, convolve = dyhead.backend_for(torch.empty(0, device=device))
+        modules += dyhead.blocks if convolve is None else []
     return modules
 
 
